@@ -1,0 +1,69 @@
+"""A plan: which method and which ranks each layer gets. Plain data, without torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from compress.catalog import METHODS
+from compress.errors import PlanError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A method and its free ranks, for one layer."""
+
+    method: str
+    ranks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.method}({', '.join(map(str, self.ranks))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Layer name -> choice; a layer that is not named stays dense."""
+
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[str, Choice]]:
+        return iter(self.choices.items())
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal plans give equal text, so its digest can serve as a key."""
+        layers = {
+            name: {"method": choice.method, "ranks": list(choice.ranks)} for name, choice in self
+        }
+        return json.dumps({"version": VERSION, "layers": layers}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanError: not JSON, another version, an unknown method, or ranks that are no
+                positive integers.
+        """
+        try:
+            document = json.loads(text)
+            version, layers = document["version"], document["layers"]
+            if version != VERSION:
+                raise PlanError(f"plan version {version!r} came, version {VERSION} was wanted")
+            return cls({name: _choice(name, entry) for name, entry in layers.items()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"malformed plan: {error!r}") from error
+
+
+def _choice(name: str, entry: Mapping[str, object]) -> Choice:
+    method, ranks = entry["method"], entry["ranks"]
+    if method not in METHODS:
+        raise PlanError(f"layer {name!r}: method {method!r} came, one of {METHODS} was wanted")
+    if not isinstance(ranks, list) or not all(type(r) is int and r > 0 for r in ranks):
+        raise PlanError(f"layer {name!r}: ranks {ranks!r} came, positive integers were wanted")
+    return Choice(str(method), tuple(ranks))

@@ -1,0 +1,148 @@
+"""What a job asks for: frozen dataclasses, without torch.
+
+Each class checks itself, so the same sentence answers a wrong REST body and a wrong call from
+Python; `service.schemas` reads these very classes, nothing is declared twice.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from compress.catalog import METHODS
+
+Unit = Literal["points", "relative_percent"]
+Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
+Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4"]
+
+# Metrics of which a share of the samples is right; the others are averages of a real number.
+COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")
+UNLABELLED: tuple[Metric, ...] = ("agreement", "mse")
+
+
+class ConfigError(ValueError):
+    """A setting of a job that cannot be meant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The loss that the user allows.
+
+    `points` are percentage points of a counted metric (top1, top5, agreement) and plain
+    differences of the others; `relative_percent` is a share of the dense network's own value.
+    With `confidence` the promise holds for the one-sided upper bound of the paired loss, with
+    None for the point estimate.
+    """
+
+    max_loss: float
+    unit: Unit
+    metric: Metric = "top1"
+    confidence: Annotated[float, Gt(0.5), Le(0.999)] | None = 0.95
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.max_loss) or not 0 <= self.max_loss <= 100:
+            raise ConfigError(
+                f"max_loss {self.max_loss} came, a number from 0 to 100 was wanted: "
+                f"the {self.metric} you can afford to lose, in {self.unit}"
+            )
+        if self.metric in UNLABELLED and self.unit == "relative_percent":
+            raise ConfigError(
+                f"{self.metric} compares with the dense network itself, whose value is fixed: "
+                "give the budget in points"
+            )
+
+    def allowed(self, dense: float) -> float:
+        """The budget as a difference of the metric itself, given the dense network's value.
+
+        Counted metrics are shares in [0, 1] here: half a point is 0.005.
+        """
+        if self.unit == "relative_percent":
+            return abs(dense) * self.max_loss / 100
+        return self.max_loss / 100 if self.metric in COUNTED else self.max_loss
+
+    def shown(self, loss: float) -> float:
+        """A difference of the metric in the numbers a person reads: points where counted."""
+        return 100 * loss if self.metric in COUNTED else loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What is made small, and the circumstances it is measured in."""
+
+    minimise: Literal["latency"] = "latency"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runtime: Literal["eager"] = "eager"
+    batch: Annotated[int, Ge(1), Le(4096)] = 1
+    threads: Annotated[int, Ge(1), Le(64)] = 1
+    dtype: Literal["float32"] = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimationConfig:
+    """One number stands for the whole plan.
+
+    by="loss": bisect the total predicted loss, the fastest plan for each by knapsack.
+    by="parameters": Song et al. 2021, algorithm 1: bisect the parameter count, then group search,
+    refused where the group search would take more than `max_group_points` evaluations.
+    """
+
+    strategy: Literal["estimation"] = "estimation"
+    by: Literal["loss", "parameters"] = "loss"
+    max_evaluations: Annotated[int, Ge(1)] = 10
+    max_group_points: Annotated[int, Ge(1)] = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneticConfig:
+    """NSGA-II on one gene a layer, seeded with the estimation front."""
+
+    strategy: Literal["genetic"] = "genetic"
+    population: Annotated[int, Ge(4), Le(512)] = 12
+    generations: Annotated[int, Ge(1), Le(1000)] = 6
+    crossover_rate: Annotated[float, Ge(0), Le(1)] = 0.7
+    mutation_rate: Annotated[float, Ge(0), Le(1)] = 0.25
+    screening: Annotated[int, Ge(1), Le(1000)] = 20
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformConfig:
+    """The same parameter share in every layer, bisected: the baseline that users know."""
+
+    strategy: Literal["uniform"] = "uniform"
+    max_evaluations: Annotated[int, Ge(1)] = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VbmfConfig:
+    """Analytic ranks from empirical variational Bayes: one answer, no knob for the budget."""
+
+    strategy: Literal["vbmf"] = "vbmf"
+
+
+StrategyConfig = EstimationConfig | GeneticConfig | UniformConfig | VbmfConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a job may spend. Time in the queue does not count."""
+
+    max_seconds: Annotated[float, Gt(0)] = 7200.0
+    max_evaluations: Annotated[int, Ge(1)] = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """A whole order: the promise, the circumstances, the strategy and what it may cost."""
+
+    budget: Budget
+    objective: Objective = field(default_factory=Objective)
+    methods: tuple[Method, ...] = METHODS
+    exclude: tuple[str, ...] = ()
+    search: StrategyConfig = field(default_factory=EstimationConfig)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ConfigError(f"methods {self.methods} came, one or more of {METHODS} were wanted")
