@@ -1,0 +1,48 @@
+# `make` alone prints the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= digits
+
+help: ## print the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
+		| awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+# uv resolves nothing here: the lock names every package and version.
+.venv/installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+		$$UV pip install --quiet --python $(BIN)/python -r requirements.lock && \
+		$$UV pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+install: .venv/installed ## build .venv from requirements.lock
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	UV=$$(command -v uv || echo $(BIN)/uv); \
+		$$UV pip compile --quiet --universal --all-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+
+demo: install ## the whole path on this machine: DATA=digits (default) or DATA=mnist
+	@$(BIN)/python -m examples.demo $(DATA)
+
+test: install ## all tests but benchmarks, on SQLite and PostgreSQL
+	@$(BIN)/python -m pytest -q
+
+check: install ## format, lint, types, import contracts, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest -q
+
+format: install ## format and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+results: install ## write the README's tables from benchmarks/results
+	@$(BIN)/python -m benchmarks.tables
+
+.PHONY: help install lock demo test check format results

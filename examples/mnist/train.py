@@ -1,0 +1,27 @@
+"""Train `song_mnist` on MNIST: `python -m examples.mnist.train`.
+
+The network is that of Song et al. 2021: 5x5 convolutions 1 -> 32 -> 64, then 512 and 10 units.
+"""
+
+from pathlib import Path
+
+from examples.training import main
+from search.data import builtin
+from service.settings import Settings
+
+if __name__ == "__main__":
+    mnist = builtin("mnist", Settings.from_environment().data_root)
+    assert mnist.train_images is not None
+    assert mnist.train_labels is not None
+    assert mnist.labels is not None
+    main(
+        "song_mnist",
+        (mnist.train_images / 255, mnist.train_labels),
+        (mnist.images / 255, mnist.labels),
+        Path(__file__).parent,
+        epochs=8,
+        batch=100,
+        rate=0.05,
+        shift=0.06,
+        turn=0.15,
+    )

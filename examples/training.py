@@ -1,0 +1,108 @@
+"""Train one of our example networks: cross-entropy, SGD with a one-cycle schedule."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.catalog import EXAMPLES
+from compress.load import build_sequential
+
+
+def jitter(images: Tensor, generator: torch.Generator, shift: float, turn: float) -> Tensor:
+    """Each image of (N, C, H, W) shifted by up to `shift` of its size and turned by `turn` radians."""
+    count = len(images)
+    angle = (torch.rand(count, generator=generator) * 2 - 1) * turn
+    scale = 1 + (torch.rand(count, generator=generator) * 2 - 1) * 0.1
+    moves = (torch.rand(count, 2, 1, generator=generator) * 2 - 1) * shift * 2
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    turned = torch.stack([cos, -sin, sin, cos], 1).view(count, 2, 2)
+    grid = F.affine_grid(torch.cat([turned, moves], 2), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images that the network, put in eval mode, classifies right."""
+    network.eval()
+    right = sum(
+        int((network(some).argmax(1) == truth).sum())
+        for some, truth in zip(images.split(256), labels.split(256), strict=True)
+    )
+    return right / len(images)
+
+
+def train(
+    architecture: str,
+    train_set: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    shift: float,
+    turn: float,
+    report: Callable[[int, nn.Module], None],
+) -> nn.Module:
+    """A network trained on float images in [0, 1] (N, C, H, W) and labels (N,); seeded."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = train_set
+    network = build_sequential(EXAMPLES[architecture])
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    steps = math.ceil(len(images) / batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=rate, epochs=epochs, steps_per_epoch=steps
+    )
+    for epoch in range(epochs):
+        network.train()
+        for chosen in torch.randperm(len(images), generator=generator).split(batch):
+            outputs = network(jitter(images[chosen], generator, shift, turn))
+            loss = F.cross_entropy(outputs, labels[chosen], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        report(epoch, network)
+    return network.eval()
+
+
+def main(
+    architecture: str,
+    train_set: tuple[Tensor, Tensor],
+    test_set: tuple[Tensor, Tensor],
+    folder: Path,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    shift: float,
+    turn: float,
+) -> None:
+    """Train, print the held-out accuracy after each epoch, save `model.safetensors`."""
+    parser = argparse.ArgumentParser(description=f"Train {architecture} and save its weights.")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    def report(epoch: int, network: nn.Module) -> None:
+        print(f"epoch {epoch + 1}: held-out accuracy {accuracy(network, *test_set):.4f}", flush=True)
+
+    network = train(
+        architecture,
+        train_set,
+        epochs=arguments.epochs,
+        batch=batch,
+        rate=rate,
+        shift=shift,
+        turn=turn,
+        report=report,
+    )
+    save_file(network.state_dict(), folder / "model.safetensors")
