@@ -16,6 +16,8 @@ class Settings:
     """Empty: SQLite in the data directory. Else e.g. postgresql+psycopg://user@host/name."""
     host: str = "127.0.0.1"
     port: int = 8000
+    url: str = ""
+    """Where clients find the service; empty: at the host and port."""
     token: str = ""
     """Bearer token; empty: made at the first start and kept in the data directory."""
     auth: bool = True

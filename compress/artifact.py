@@ -1,0 +1,113 @@
+"""The result as a folder of files that a stranger can load, check and use."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from compress import load
+from compress.checkpoint import write_safetensors
+from compress.errors import PlanError
+from compress.export import export_program
+from compress.layers import shape_of
+from compress.plan import Plan
+from compress.shape import Stage
+from compress.surgery import is_factorized, stage_rows
+
+README = """\
+Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
+Run     torch.export.load("model.pt2").module()(x)    needs nothing but torch, any batch size
+Verify  python load.py                                checks every file and runs the network once
+Tune    model.train(), then train as any torch network; save with torch.save(model.state_dict(), ...)
+Speed   holds for the device, dtype, batch and threads under "evidence" in manifest.json
+"""
+
+
+def write_result(
+    folder: str | Path,
+    model: nn.Module,
+    plan: Plan,
+    architecture: Mapping[str, Any],
+    input_shape: Sequence[int],
+    evidence: Mapping[str, Any],
+    example: Tensor,
+    *,
+    program: bool = True,
+) -> list[Path]:
+    """Write weights, manifest, loader, program and a short README into `folder`.
+
+    Equal arguments give equal bytes. Files that stand in the folder already, a report say, are
+    listed in the manifest with the others.
+
+    Args:
+        folder: made if it is not there.
+        model: factorised by `plan`, in eval mode.
+        plan: its choices.
+        architecture: of the dense network, from `architectures.describe`.
+        input_shape: (C, H, W) of one input.
+        evidence: what was measured, as JSON.
+        example: a batch of inputs, for the export.
+        program: whether to write `model.pt2`, which takes seconds.
+
+    Returns:
+        The files written, the manifest last: it holds the digests of the others.
+
+    Raises:
+        PlanError: the plan names other layers than those that are factorised in `model`.
+        ExportError: the program does not compute what the network computes.
+    """
+    folder = Path(folder)
+    layers = {
+        name: stage_rows(Stage(child, shape_of(stage)) for child, stage in layer.named_children())
+        for name, layer in model.named_modules()
+        if is_factorized(layer)
+    }
+    if layers.keys() != set(dict(plan)):
+        raise PlanError(
+            f"the plan names {sorted(dict(plan))}, factorised in the network are {sorted(layers)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "model.safetensors", folder / "load.py", folder / "README.txt"]
+    write_safetensors(written[0], model)
+    shutil.copyfile(load.__file__, written[1])
+    written[2].write_text(README, "utf-8")
+    if program:
+        written.append(folder / "model.pt2")
+        evidence = {**evidence, "program_difference": export_program(model, example, written[-1])}
+    manifest = folder / "manifest.json"
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path != manifest)
+    document = {
+        "version": load.VERSION,
+        "architecture": architecture,
+        "plan": json.loads(plan.to_json()),
+        "layers": layers,
+        "input_shape": list(input_shape),
+        "evidence": evidence,
+        "files": {path.name: _digest(path) for path in files},
+    }
+    manifest.write_text(json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return [*written, manifest]
+
+
+def zip_folder(folder: str | Path, path: str | Path) -> None:
+    """Write the files of `folder` into one zip at `path`; equal files give equal bytes."""
+    names = sorted(file.name for file in Path(folder).iterdir() if file.is_file())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name)  # dated 1980, the same on every machine
+            entry.external_attr = 0o644 << 16
+            with (
+                (Path(folder) / name).open("rb") as source,
+                archive.open(entry, "w", force_zip64=True) as target,
+            ):
+                shutil.copyfileobj(source, target)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

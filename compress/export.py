@@ -1,0 +1,98 @@
+"""A network as a `.pt2` archive that plain torch loads, checked against the network itself."""
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from compress.calibration import evaluating
+from compress.errors import ExportError
+
+TOLERANCE = 1e-4  # largest difference allowed, relative to the largest output
+MAX_BATCH = 4096
+
+# What the exporter writes on a node of the author's files, modules and frames.
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+
+
+def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write `model` as a program for the CPU, in eval mode, for batches of 1 to 4096.
+
+    Nothing of this machine goes into the file: no path, no sample of data.
+
+    Args:
+        model: left as it is.
+        example: a batch (N, ...) of inputs; its shape and dtype alone are read.
+        path: of the archive, `.pt2`.
+
+    Returns:
+        The largest difference between the file's outputs and the network's, relative to the
+        largest output, over random inputs of two batch sizes.
+
+    Raises:
+        ExportError: the network cannot be exported, or the difference is above 1e-4; there is
+            no file then.
+    """
+    path = Path(path)
+    original = copy.deepcopy(model).cpu().eval()
+    zeros = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    try:
+        with _silence(), evaluating(original):
+            torch._dynamo.reset()  # an earlier export may have fixed the batch size
+            program = torch.export.export(original, (zeros,), dynamic_shapes=({0: batch},))
+            _strip_(program.graph_module)
+            archive = io.BytesIO()  # a path would give its name to the files inside
+            torch.export.save(program, archive)
+            path.write_bytes(archive.getvalue())
+            exported = torch.export.load(path).module()
+            difference = parity(original, exported, example)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        raise ExportError(f"torch.export failed: {error}") from error
+    if not difference <= TOLERANCE:
+        path.unlink()
+        raise ExportError(f"the exported file differs by {difference:.1e}, {TOLERANCE} is allowed")
+    return difference
+
+
+def parity(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+    """Largest difference of the two networks' outputs, relative to the largest output.
+
+    Both see the same random inputs, of the shape and dtype of `example` and batches of 1 and 3.
+    """
+    generator = torch.Generator().manual_seed(0)
+    differences = []
+    with torch.no_grad():
+        for size in (1, 3):
+            x = torch.randn(size, *example.shape[1:], dtype=example.dtype, generator=generator)
+            expected = model(x)
+            differences.append((other(x) - expected).abs().max() / expected.abs().max())
+    return float(max(differences))
+
+
+def _strip_(graph_module: GraphModule) -> None:
+    for module in graph_module.modules():
+        if isinstance(module, GraphModule):
+            module.meta.clear()
+            for node in module.graph.nodes:
+                for key in TRACES:
+                    node.meta.pop(key, None)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter prints; nothing of it belongs into a service's output."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)

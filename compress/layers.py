@@ -1,0 +1,131 @@
+"""Which layers of a network can be factorised, and why the others cannot."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from compress.errors import UnsupportedLayerError
+from compress.load import FactorizedLayer
+from compress.methods.registry import METHODS
+from compress.shape import ConvShape, LayerShape, LinearShape, Padding, Size
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One row of the account of a network's parameters.
+
+    `reason` says why no method may touch the layer, None where at least one may; `refusals`
+    holds each other method's reason.
+    """
+
+    name: str
+    shape: LayerShape | None
+    refusals: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def inspect(model: nn.Module) -> list[LayerReport]:
+    """A row for every module that holds a parameter of its own, in the order of the network."""
+    obstacles = find_obstacles(model)
+    return [_report(name, layer, obstacles.get(name)) for name, layer in _owners(model)]
+
+
+def shape_of(layer: nn.Module) -> LayerShape:
+    """What the layer computes, weights aside.
+
+    Raises:
+        UnsupportedLayerError: it is no plain Conv2d and no plain Linear.
+    """
+    if type(layer) is nn.Conv2d:
+        return ConvShape(
+            in_channels=layer.in_channels,
+            out_channels=layer.out_channels,
+            kernel_size=cast("Size", layer.kernel_size),
+            stride=cast("Size", layer.stride),
+            padding=cast("Padding", layer.padding),
+            dilation=cast("Size", layer.dilation),
+            groups=layer.groups,
+            padding_mode=layer.padding_mode,
+            bias=layer.bias is not None,
+        )
+    if type(layer) is nn.Linear:
+        return LinearShape(
+            in_features=layer.in_features,
+            out_features=layer.out_features,
+            bias=layer.bias is not None,
+        )
+    raise UnsupportedLayerError(f"{_kind(layer)}, a plain Conv2d or Linear was wanted")
+
+
+def find_obstacles(model: nn.Module) -> dict[str, str]:
+    """The layers that cannot be replaced whatever the method: name -> reason."""
+    holders: dict[int, list[str]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        for parameter in module.parameters(recurse=False):
+            holders[id(parameter)].append(name)
+    obstacles = {}
+    for name, layer in _owners(model):
+        others = {other for p in layer.parameters(recurse=False) for other in holders[id(p)]} - {
+            name
+        }
+        if reason := next(_obstacles(layer), None):
+            obstacles[name] = reason
+        elif others:
+            obstacles[name] = f"its parameters are also those of {', '.join(sorted(others))}"
+    return obstacles
+
+
+def _obstacles(layer: nn.Module) -> Iterator[str]:
+    """Reasons that the layer alone gives; the first is the one to tell."""
+    if isinstance(layer, FactorizedLayer):
+        yield "it is factorised already"
+    if parametrize.is_parametrized(layer):
+        yield "its weight is computed by a parametrisation: remove that first"
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
+        yield f"{_kind(layer)}: only Conv2d and Linear are factorised"
+    elif type(layer) not in (nn.Conv2d, nn.Linear):
+        yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"
+    elif "weight" not in dict(layer.named_parameters(recurse=False)):
+        yield "its weight is computed from other parameters: remove the weight norm first"
+    elif not layer.weight.is_floating_point():
+        yield f"its weight is {layer.weight.dtype}, real floating point was wanted"
+    elif isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        yield f"it is a grouped convolution (groups={layer.groups})"
+
+
+def _report(name: str, layer: nn.Module, obstacle: str | None) -> LayerReport:
+    shape = shape_of(layer) if type(layer) in (nn.Conv2d, nn.Linear) else None
+    if obstacle is not None or shape is None:
+        return LayerReport(name, shape, reason=obstacle)
+    answers = {method: METHODS[method].refusal(shape) for method in METHODS}
+    refusals = {method: reason for method, reason in answers.items() if reason is not None}
+    reason = None
+    if len(refusals) == len(METHODS):
+        reason = "; ".join(f"{method}: {refusal}" for method, refusal in refusals.items())
+    return LayerReport(name, shape, refusals, reason)
+
+
+def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules with parameters of their own; a factorised or parametrised layer is one."""
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, FactorizedLayer):
+            inside += (f"{name}." if name else "",)
+            yield name, module
+        elif parametrize.is_parametrized(module):
+            inside += (f"{name}.parametrizations".removeprefix("."),)
+            yield name, module
+        elif any(True for _ in module.parameters(recurse=False)):
+            yield name, module
+
+
+def _kind(layer: nn.Module) -> str:
+    kind = type(layer).__name__
+    bases = [base.__name__ for base in (nn.Conv2d, nn.Linear) if isinstance(layer, base)]
+    return f"{kind}, a subclass of {bases[0]}" if bases and kind not in bases else kind

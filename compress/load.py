@@ -1,0 +1,234 @@
+"""Load a network that ranksearch made faster: needs torch, and nothing of ranksearch.
+
+    python load.py [FOLDER]      check every file, load the network, run it once on zeros
+
+    from load import load
+    model = load("FOLDER")       # a torch.nn.Module in eval mode
+
+Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
+architecture of the dense network and the plain torch layers that stand in place of each layer
+that was factorised. Networks of torchvision are built by torchvision, without a download. For
+a network of your own, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VERSION = 1
+
+# What a row of layers may name, so that a manifest builds these and calls nothing else.
+LAYERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (
+        nn.AdaptiveAvgPool2d,
+        nn.BatchNorm2d,
+        nn.Conv2d,
+        nn.Dropout,
+        nn.Flatten,
+        nn.Linear,
+        nn.MaxPool2d,
+        nn.ReLU,
+    )
+}
+
+DTYPES = {
+    "BF16": torch.bfloat16,
+    "BOOL": torch.bool,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+
+MAX_HEADER_BYTES = 100_000_000
+
+Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in order
+
+
+class FactorizedLayer(nn.Sequential):
+    """Plain layers in a row that stand in place of one dense layer."""
+
+
+def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
+    """The network in `folder`, on the CPU, in eval mode.
+
+    Args:
+        folder: where `manifest.json` and `model.safetensors` stand.
+        factory: builds the dense network; needed where the architecture is your own.
+
+    Raises:
+        ValueError: a file is malformed, or the files do not fit the architecture.
+        RuntimeError: tensors are missing, left over or of another shape; it names them.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder / "manifest.json")
+    model = build_dense(manifest["architecture"]) if factory is None else factory()
+    replace_(model, {name: build_layer(rows) for name, rows in manifest["layers"].items()})
+    model.load_state_dict(read_safetensors(folder / "model.safetensors"), assign=True)
+    return model.eval()
+
+
+def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
+    """The network before compression, its weights not yet set.
+
+    Args:
+        architecture: {"registry": "examples", "rows"} or {"registry": "torchvision", "name",
+            "arguments"}.
+
+    Raises:
+        ValueError: another registry, or a name that is no classification network there.
+    """
+    registry, name = architecture["registry"], architecture["name"]
+    if registry == "examples":
+        return build_sequential(architecture["rows"])
+    if registry == "torchvision":
+        from torchvision import models  # noqa: PLC0415 (only networks of torchvision need it)
+
+        if name not in models.list_models(module=models):
+            raise ValueError(f"torchvision has no classification network {name!r}")
+        return models.get_model(name, weights=None, **architecture["arguments"])
+    raise ValueError(
+        f"the registry {registry!r} of {name!r} is unknown here: "
+        "pass the function that builds the dense network, load(folder, factory=...)"
+    )
+
+
+def build_sequential(rows: Rows) -> nn.Sequential:
+    """The layers of `rows` one after the other, each under its name."""
+    return nn.Sequential(_named_layers(rows))
+
+
+def build_layer(rows: Rows) -> FactorizedLayer:
+    """The stages of one factorised layer, without values: to be loaded with assign=True."""
+    with torch.device("meta"):
+        return FactorizedLayer(_named_layers(rows))
+
+
+def _named_layers(rows: Rows) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, kind, arguments in rows:
+        if kind not in LAYERS:
+            raise ValueError(f"layer {name!r} is a {kind!r}; known are {', '.join(LAYERS)}")
+        layers[name] = LAYERS[kind](**arguments)
+    return layers
+
+
+def replace_(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put each of `layers` in place of the layer of that name: all of them, or none.
+
+    Raises:
+        ValueError: a name is not that of a single layer in `model`.
+    """
+    single = {name for name, layer in model.named_modules() if not any(layer.children())}
+    if unknown := sorted(set(layers) - single):
+        raise ValueError(f"{type(model).__name__} has no single layers of the names {unknown}")
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """What `manifest.json` says.
+
+    Raises:
+        ValueError: no JSON object, another version, or a part is missing.
+    """
+    manifest = json.loads(Path(path).read_text("utf-8"))
+    parts = {"version", "architecture", "layers", "input_shape", "files"}
+    if not isinstance(manifest, dict) or not parts <= manifest.keys():
+        raise ValueError(f"{path} is no manifest: one is a JSON object with {sorted(parts)}")
+    if manifest["version"] != VERSION:
+        raise ValueError(f"{path} has version {manifest['version']!r}; {VERSION} was wanted")
+    return manifest
+
+
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU.
+
+    The format: 8 bytes of header length, a JSON header that gives the dtype, shape and bytes of
+    each tensor, and the bytes; they leave no gap and share nothing.
+
+    Raises:
+        ValueError: the file is cut short, or is not what its header says.
+    """
+    path = Path(path)
+    tensors = {}
+    with path.open("rb") as file:
+        size = path.stat().st_size - 8
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size, MAX_HEADER_BYTES):
+            raise ValueError(f"{path}: a header of {length} bytes in a file of {size + 8}")
+        position, size = 0, size - length
+        for begin, end, name, dtype, shape in _entries(path, file.read(length)):
+            if begin != position or end > size:
+                raise ValueError(
+                    f"{path}: {name!r} lies at bytes {begin} to {end}; "
+                    f"it was expected at {position}, and there are {size}"
+                )
+            if end - begin != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{path}: {name!r} of {dtype} {shape} has {end - begin} bytes")
+            values = bytearray(end - begin)
+            file.readinto(values)
+            flat = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
+            tensors[name] = flat.reshape(shape)
+            position = end
+    if position != size:
+        raise ValueError(f"{path}: {size - position} bytes after the last tensor")
+    return tensors
+
+
+def _entries(path: Path, header: bytes) -> list[tuple[int, int, str, torch.dtype, list[int]]]:
+    """(begin, end, name, dtype, shape) of each tensor, in the order of the file."""
+    try:
+        fields = json.loads(header)
+        fields.pop("__metadata__", None)
+        entries = [
+            (*map(_natural, field["data_offsets"]), name, DTYPES[field["dtype"]], field["shape"])
+            for name, field in fields.items()
+        ]
+        for _, _, _, _, shape in entries:
+            shape[:] = map(_natural, shape)
+        return sorted(entries, key=lambda entry: entry[:2])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: malformed header: {error!r}") from error
+
+
+def _natural(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number!r} is no size or position")
+    return number
+
+
+def main() -> None:
+    """Check and load the result in the folder of the command line, or beside this file."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    manifest = read_manifest(folder / "manifest.json")
+    present = {name: folder / name for name in manifest["files"] if (folder / name).exists()}
+    for name, path in present.items():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != manifest["files"][name]:
+            sys.exit(f"{name} is not the file that was written: its SHA-256 differs")
+    model = load(folder)
+    parameters = list(model.parameters())
+    zeros = torch.zeros(1, *manifest["input_shape"], dtype=parameters[0].dtype)
+    with torch.inference_mode():
+        output = model(zeros)
+    print(f"{len(present)} of {len(manifest['files'])} files are here, each as it was written")
+    print(f"{len(manifest['layers'])} layers factorised")
+    print(f"{sum(p.numel() for p in parameters):,} parameters")
+    print(f"{tuple(zeros.shape)} -> {tuple(output.shape)}")
+
+
+if __name__ == "__main__":
+    main()

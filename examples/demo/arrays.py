@@ -1,0 +1,61 @@
+"""The files that the demo hands over: data for the service, the confirmation split for a stranger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from search.data import Arrays, builtin
+from search.errors import DataError
+from search.splits import make_splits
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Two files made from one built-in set."""
+
+    upload: Path
+    """images, labels, train_images and train_labels: .npz, as a user would send it."""
+    confirmation: Path
+    """The confirmation split, ready for a network: float32 images, int64 labels; safetensors."""
+    example: Path
+    """The first images of that split, `batch` of them, for timing."""
+
+
+def write(name: str, data_root: Path, batch: int, folder: Path) -> Files:
+    """Write the files of a built-in set into `folder`."""
+    arrays = _builtin(name, data_root)
+    labels, train_images, train_labels = arrays.labels, arrays.train_images, arrays.train_labels
+    assert labels is not None
+    assert train_images is not None
+    assert train_labels is not None
+    files = Files(
+        folder / f"{name}.npz", folder / "confirmation.safetensors", folder / "example.safetensors"
+    )
+    np.savez(
+        files.upload,
+        images=arrays.images.numpy(),
+        labels=labels.numpy(),
+        train_images=train_images.numpy(),
+        train_labels=train_labels.numpy(),
+    )
+    chosen = make_splits(arrays, needs_labels=True).confirmation
+    inputs: Tensor = arrays.inputs(arrays.images[chosen]).contiguous()
+    save_file({"images": inputs, "labels": labels[chosen].contiguous()}, files.confirmation)
+    save_file({"images": inputs[:batch].contiguous()}, files.example)
+    return files
+
+
+def _builtin(name: str, data_root: Path) -> Arrays:
+    """The set; MNIST is downloaded by torchvision where it is not there."""
+    try:
+        return builtin(name, data_root)
+    except DataError:
+        if name != "mnist":
+            raise
+    from torchvision.datasets import MNIST  # noqa: PLC0415 (for this case alone)
+
+    MNIST(str(data_root / "mnist"), download=True)
+    return builtin(name, data_root)

@@ -1,0 +1,253 @@
+"""The promise, kept or not, on images that the search never saw.
+
+The finalists are tested in an order that is fixed before the confirmation split is touched, from
+the safest to the fastest, each at the full confidence, and the first failure ends the testing.
+No correction is needed for testing several: let F be the first in the order that really breaks
+the promise. Nothing is let through wrongly unless F itself passes its test, since everything
+behind F is only tested after that; and that has at most the chance of a single test. This is the
+fixed-sequence procedure of Maurer, Hothorn and Lehmacher, "Multiple comparisons in drug clinical
+trials and preclinical assays: a-priori ordered hypotheses", 1995. Which of the networks that
+passed is taken may be decided by anything: here by racing all of them against dense.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from compress.plan import Plan
+from search.budget import LossEstimate, Verdict, samples_needed, verdict
+from search.config import COUNTED, Budget, SearchConfig
+from search.evaluation import AnswerError, allowed_on, loss_on, shown_loss, shown_race
+from search.measurement import race
+from search.strategy import Candidate, Point
+from search.subject import Subject
+from search.table import ChoiceTable
+
+WITHIN = 3  # finalists whose bound is within on the search split: safest, middle, fastest
+BEYOND = 2  # faster ones of which the loss alone is within: tested last, they put nothing at risk
+RACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """A finalist on the confirmation split."""
+
+    point: Point
+    plan: Plan
+    model: nn.Module
+    loss: LossEstimate
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What a job ends with. With `no_gain` the network is the dense one, and its plan is empty."""
+
+    verdict: Verdict
+    sentence: str
+    """The verdict for a person, with its figures and what to do next."""
+    point: Point
+    plan: Plan
+    model: nn.Module
+    measured: dict[str, Any] | None
+    """JSON as in Evaluation, on the confirmation split; None for the dense network."""
+    nearest_max_loss: float | None
+    """Where the budget was missed: one that this network keeps, in the budget's own unit."""
+    tested: tuple[Tested, ...]
+    """In the order of the tests; the last may have failed."""
+
+
+def finalists(candidates: list[Candidate], allowed: float) -> list[Candidate]:
+    """Up to five candidates that are faster than dense, in the order they are to be tested.
+
+    All lie on the front of violation and time, so safest to fastest is one and the same order.
+    Where none is feasible, those of least violation are tested all the same: the confirmation
+    split is the larger one, and the tighter bound on it may suffice.
+
+    Args:
+        candidates: all that were evaluated, in any order.
+        allowed: the loss that the budget allows on the search split.
+    """
+    front = _front([c for c in candidates if c.costs.time_share < 1])  # False for NaN
+    feasible = [c for c in front if c.costs.is_feasible]
+    if not feasible:
+        return front[:WITHIN]
+    chosen = dict.fromkeys((0, (len(feasible) - 1) // 2, len(feasible) - 1))
+    bold = [c for c in front if not c.costs.is_feasible and c.costs.loss <= allowed]
+    return [feasible[i] for i in chosen] + bold[:BEYOND]
+
+
+def confirm(
+    subject: Subject, table: ChoiceTable, config: SearchConfig, candidates: list[Candidate]
+) -> Confirmation:
+    """Test the finalists on the confirmation split and race those that pass.
+
+    Args:
+        subject: its confirmation split has served for nothing yet.
+        table: that the candidates' points belong to.
+        config: budget, and the circumstances of the timing.
+        candidates: all that were evaluated, in any order.
+    """
+    budget = config.budget
+    order = finalists(candidates, allowed_on(subject.search, budget))
+    allowed = allowed_on(subject.confirmation, budget)
+    tested = _test(subject, table, budget, allowed, order)
+    if not tested:
+        return _dense(subject, table, _why_nothing_faster(table, candidates), tested)
+    passed = [finalist for finalist in tested if finalist.passed]
+    racing = passed or tested[:1]
+    timed = race(
+        {"dense": subject.dense} | {str(i): entry.model for i, entry in enumerate(racing)},
+        subject.example,
+        threads=config.objective.threads,
+        seconds=RACE_SECONDS,
+        layouts={"dense": subject.baseline.layout},
+    )
+    name = min(timed.ratios, key=lambda name: timed.ratios[name].median)
+    winner, ratio = racing[int(name)], timed.ratios[name]
+    found = verdict(winner.loss, allowed, ratio.high)
+    if found == "no_gain":
+        return _dense(
+            subject,
+            table,
+            "The fastest network that keeps the promise takes "
+            f"{100 * ratio.median:.1f} % of the dense network's time "
+            f"({100 * ratio.low:.1f} to {100 * ratio.high:.1f} %): no gain beyond the noise of "
+            "the timing, so the dense network stays.",
+            tested,
+        )
+    measured = {
+        "loss": shown_loss(budget, winner.loss, allowed),
+        "parameters": table.parameters(winner.point),
+        "macs": table.macs(winner.point),
+        **shown_race(timed, name),
+    }
+    nearest = None
+    sentence = f"{_said_loss(budget, measured)}, {_said_speed(measured)}."
+    if found == "budget_missed":
+        dense_value = float(subject.confirmation.dense_values(budget.metric).mean())
+        nearest = _nearest(budget, dense_value, winner.loss)
+        sentence += _advice(budget, dense_value, winner.loss, allowed, nearest)
+    return Confirmation(
+        verdict=found,
+        sentence=sentence,
+        point=winner.point,
+        plan=winner.plan,
+        model=winner.model,
+        measured=measured,
+        nearest_max_loss=nearest,
+        tested=tuple(tested),
+    )
+
+
+def _front(candidates: list[Candidate]) -> list[Candidate]:
+    """Those of which no other is as safe and as fast, the safest and slowest first."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.costs.violation, c.costs.time_share)):
+        if not front or candidate.costs.time_share < front[-1].costs.time_share:
+            front.append(candidate)
+    return front
+
+
+def _test(
+    subject: Subject,
+    table: ChoiceTable,
+    budget: Budget,
+    allowed: float,
+    order: list[Candidate],
+) -> list[Tested]:
+    """The finalists up to the first that fails."""
+    tested: list[Tested] = []
+    for candidate in order:
+        plan = table.plan(candidate.point)
+        model = subject.assemble(plan)
+        try:
+            loss = loss_on(subject.confirmation, model, budget)
+        except AnswerError:
+            break
+        passed = loss.violation(allowed) <= 0
+        tested.append(
+            Tested(point=candidate.point, plan=plan, model=model, loss=loss, passed=passed)
+        )
+        if not passed:
+            break
+    return tested
+
+
+def _dense(
+    subject: Subject, table: ChoiceTable, sentence: str, tested: list[Tested]
+) -> Confirmation:
+    return Confirmation(
+        verdict="no_gain",
+        sentence=sentence,
+        point=table.dense_point,
+        plan=Plan(),
+        model=subject.dense,
+        measured=None,
+        nearest_max_loss=None,
+        tested=tuple(tested),
+    )
+
+
+def _why_nothing_faster(table: ChoiceTable, candidates: list[Candidate]) -> str:
+    if not table.layers:
+        return (
+            "No layer has a form that is faster on this device at this batch size, "
+            "so the dense network stays."
+        )
+    faster = sum(c.costs.time_share < 1 for c in candidates)
+    if faster:
+        return "Of the faster networks none could be computed on the confirmation images."
+    return (
+        f"Of {len(candidates)} networks that were tried none ran faster than the dense one, "
+        "which therefore stays."
+    )
+
+
+def _said_loss(budget: Budget, measured: dict[str, Any]) -> str:
+    loss = measured["loss"]
+    unit = f"points of {budget.metric}" if budget.metric in COUNTED else f"of {budget.metric}"
+    bound = (
+        ""
+        if budget.confidence is None
+        else f", at most {loss['upper']:.3g} with {100 * budget.confidence:g} % confidence"
+    )
+    return (
+        f"Loses {loss['value']:.3g} {unit} on {loss['samples']:,} images that served for nothing "
+        f"else{bound} (allowed: {loss['allowed']:.3g})"
+    )
+
+
+def _said_speed(measured: dict[str, Any]) -> str:
+    low, high = measured["speedup_low"], measured["speedup_high"]
+    return f"{measured['speedup']:.2f} times as fast as dense ({low:.2f} to {high:.2f})"
+
+
+def _nearest(budget: Budget, dense_value: float, loss: LossEstimate) -> float:
+    """The least budget that this network keeps, rounded up to three digits."""
+    least = budget.shown(loss.upper)
+    if budget.unit == "relative_percent":
+        least = 100 * loss.upper / abs(dense_value) if dense_value else math.inf
+    if not 0 < least < math.inf:
+        return max(0.0, least)
+    step = 10.0 ** (math.floor(math.log10(least)) - 2)
+    return round(math.ceil(least / step) * step, 12)
+
+
+def _advice(
+    budget: Budget, dense_value: float, loss: LossEstimate, allowed: float, nearest: float
+) -> str:
+    """What to do after a budget was missed."""
+    unit = "points" if budget.unit == "points" else "relative percent"
+    advice = f" The nearest budget that it keeps is {nearest:g} {unit}."
+    if loss.value <= allowed:
+        share = (loss.worse + loss.better) / loss.samples
+        needed = samples_needed(budget, dense_value, loss.samples, share)
+        if needed is not None and needed > loss.samples:
+            advice += (
+                f" Its loss alone is within: about {needed:,} confirmation images "
+                "could show that the promise is kept."
+            )
+    return advice

@@ -1,0 +1,23 @@
+"""What can go wrong while searching.
+
+    SearchError
+    ├── DataError          arrays that are not what their description says
+    ├── SampleError        per-sample values that cannot be compared
+    └── EnumerationError   a group search that would take more evaluations than allowed
+"""
+
+
+class SearchError(Exception):
+    """The root of every error that `search` raises on purpose."""
+
+
+class DataError(SearchError, ValueError):
+    """Arrays that are not what their description says."""
+
+
+class SampleError(SearchError, ValueError):
+    """Per-sample values that cannot be compared."""
+
+
+class EnumerationError(SearchError, ValueError):
+    """A group search that would take more evaluations than allowed."""

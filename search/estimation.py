@@ -1,0 +1,135 @@
+"""One number stands for the whole plan: the total predicted loss.
+
+Song et al. 2021 bisect the total of the parameters and then search groups of ranks, which is
+exponential in depth. Here the knapsack front holds the fastest plan for each total predicted
+loss, so the measured loss alone has to be bisected, at any depth; single layers are swapped last.
+"""
+
+import math
+from bisect import bisect_right
+
+from search.config import EstimationConfig
+from search.knapsack import front
+from search.prediction import saving_scale
+from search.strategy import Candidate, Point, best
+from search.table import ChoiceTable
+
+# Shares of the dense time: a bracket this narrow, a gain this small is not worth an evaluation.
+NARROW = 0.01
+GAIN = 0.001
+# Exponents of the power law from predicted to measured loss that two noisy points may show.
+EXPONENTS = (0.5, 4.0)
+
+
+class EstimationSearch:
+    """Bisect the front where it crosses the budget, then swap single layers. One point an ask.
+
+    What is asked depends only on the candidates told, in their order.
+    """
+
+    def __init__(self, table: ChoiceTable, config: EstimationConfig) -> None:
+        self._table = table
+        self._max_evaluations = config.max_evaluations
+        self._front = [point for point in front(table) if point != table.dense_point]
+        self._losses = [table.loss(point) for point in self._front]
+        self._shares = [table.latency_ms(p) / table.dense_latency_ms for p in self._front]
+        self._told: list[Candidate] = []
+
+    def ask(self) -> list[Point]:
+        if not self._front or len(self._told) >= self._max_evaluations:
+            return []
+        point = self._on_front() or self._swap()
+        return [point] if point else []
+
+    def tell(self, candidates: list[Candidate]) -> None:
+        self._told += candidates
+
+    def _on_front(self) -> Point | None:
+        """The next point of the front, unless the crossing is known closely enough."""
+        low, high = self._bracket(self._told)
+        if high - low == 1:
+            return None
+        gap = self._gap(low, high)
+        if low >= 0 and gap * saving_scale(self._table, self._told) < NARROW:
+            return None
+        has_halved = gap <= self._gap(*self._bracket(self._told[:-1])) / 2
+        loss = self._crossing(self._at(low), self._at(high)) if has_halved else None
+        if loss is None:  # half of the time that is still open
+            share = (self._share(low) + self._share(high)) / 2
+            index = bisect_right(self._shares, -share, key=lambda s: -s)
+        else:
+            index = bisect_right(self._losses, loss) - 1
+        return self._front[min(max(index, low + 1), high - 1)]
+
+    def _bracket(self, told: list[Candidate]) -> tuple[int, int]:
+        """Indices of the fastest point of the front within the budget, and the next one not.
+
+        -1 stands for dense, the length of the front for no point at all.
+        """
+        known = {candidate.point: candidate.costs.is_feasible for candidate in told}
+        asked = [(i, known[point]) for i, point in enumerate(self._front) if point in known]
+        low = max((i for i, is_feasible in asked if is_feasible), default=-1)
+        high = min((i for i, _ in asked if i > low), default=len(self._front))
+        return low, high
+
+    def _share(self, index: int) -> float:
+        """Predicted share of the dense time at an end of a bracket."""
+        return self._shares[min(index, len(self._shares) - 1)] if index >= 0 else 1.0
+
+    def _gap(self, low: int, high: int) -> float:
+        return self._share(low) - self._share(high)
+
+    def _at(self, index: int) -> Candidate | None:
+        """The candidate at an end of a bracket, None beyond the front."""
+        if not 0 <= index < len(self._front):
+            return None
+        return next(c for c in self._told if c.point == self._front[index])
+
+    def _crossing(self, low: Candidate | None, high: Candidate | None) -> float | None:
+        """The predicted loss at which the measured one uses the budget up; None if unknown.
+
+        Between two candidates the loss is taken for a power of the prediction, beyond a single
+        one for proportional to it.
+        """
+        margins = (c.costs.loss - c.costs.violation for c in self._told)
+        allowed = max((m for m in margins if math.isfinite(m)), default=0.0)
+        if allowed <= 0:
+            return None
+        ends = [c for c in (low, high) if c is not None]
+        lost = [(self._table.loss(c.point), c.costs.violation + allowed) for c in ends]
+        logs = [(math.log(x), math.log(y / allowed)) for x, y in lost if x > 0 and 0 < y < math.inf]
+        if not logs:
+            return None
+        exponent = 1.0
+        if len(logs) == 2 and logs[1][0] > logs[0][0]:
+            exponent = (logs[1][1] - logs[0][1]) / (logs[1][0] - logs[0][0])
+            exponent = min(max(exponent, EXPONENTS[0]), EXPONENTS[1])
+        predicted, used = min(logs, key=lambda log: abs(log[1]))
+        return math.exp(predicted - used / exponent)
+
+    def _swap(self) -> Point | None:
+        """The fastest candidate with another choice in one layer, predicted to be faster yet.
+
+        Of those the fastest that is predicted to keep the budget, else the nearest to it.
+        """
+        base = best(self._told)
+        if base is None:
+            return None
+        loss = self._table.loss(base.point)
+        beyond = [c for c in self._told if not c.costs.is_feasible]
+        beyond = [c for c in beyond if self._table.loss(c.point) > loss]
+        high = min(beyond, key=lambda c: self._table.loss(c.point), default=None)
+        refused = self._table.loss(high.point) if high else math.inf
+        limit = self._crossing(base, high) or refused
+        least = GAIN * self._table.dense_latency_ms / saving_scale(self._table, self._told)
+        told = {candidate.point for candidate in self._told}
+        swaps: list[tuple[float, float, Point]] = []
+        for i, (layer, held) in enumerate(
+            zip(self._table.layers, self._table.rows(base.point), strict=True)
+        ):
+            for j, row in enumerate(layer.choices):
+                gain, swapped = held.latency_ms - row.latency_ms, loss + row.loss - held.loss
+                point = (*base.point[:i], j, *base.point[i + 1 :])
+                if gain >= least and swapped < refused and point not in told:
+                    swaps.append((max(0.0, swapped - limit), -gain, point))
+        return min(swaps)[2] if swaps else None

@@ -1,0 +1,182 @@
+"""From a point to its costs: assemble, repair, measure the loss, race against dense."""
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.errors import CompressError
+from compress.plan import Plan
+from search.budget import LossEstimate, estimate
+from search.config import COUNTED, Budget
+from search.errors import SearchError
+from search.measurement import Race, race
+from search.samples import Samples
+from search.strategy import Costs, Point
+from search.subject import Subject
+from search.table import ChoiceTable
+
+CERTAINTY = 0.999  # that a candidate is outside, before it is stopped early
+FIRST_LOOK = 256  # samples; each further look is at twice as many
+RACE_SECONDS = 0.5
+
+FAILED = Costs(float("nan"), float("nan"), float("nan"), float("nan"))
+
+
+class AnswerError(SearchError, ArithmeticError):
+    """A network answers with values that are not finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A candidate with all that is stored of it."""
+
+    key: str
+    point: Point
+    plan: Plan
+    costs: Costs
+    measured: dict[str, Any]
+    """JSON: loss, latency_ms, dense_latency_ms, speedup, parameters, macs; {} if it failed."""
+    reason: str | None
+    """Why it failed."""
+    seconds: float
+
+
+def plan_key(plan: Plan) -> str:
+    """What a candidate is stored under: the digest of its plan."""
+    return hashlib.sha256(plan.to_json().encode()).hexdigest()
+
+
+class Evaluator:
+    """Evaluates points on the search split of a subject."""
+
+    def __init__(self, subject: Subject, table: ChoiceTable, budget: Budget) -> None:
+        self._subject = subject
+        self._table = table
+        self._budget = budget
+        subject.collect([layer.name for layer in table.layers])  # one pass for all of them
+
+    def evaluate(self, point: Point) -> Evaluation:
+        """Costs of a point; NaN with a reason where its network cannot be made or computed.
+
+        A candidate within the budget has seen the whole search split. One that is outside with
+        99.9 % certainty after a part of it is stopped there.
+        """
+        start = time.perf_counter()
+        plan = self._table.plan(point)
+        costs, measured, reason = FAILED, dict[str, Any](), None
+        try:
+            costs, measured = self._measure(point, plan)
+        except (CompressError, AnswerError, torch.linalg.LinAlgError) as error:
+            reason = "; ".join([f"{type(error).__name__}: {error}", *notes_of(error)])
+        return Evaluation(
+            key=plan_key(plan),
+            point=point,
+            plan=plan,
+            costs=costs,
+            measured=measured,
+            reason=reason,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
+        subject, budget = self._subject, self._budget
+        model = subject.assemble(plan)
+        loss = loss_on(subject.search, model, budget, stop_early=True)
+        allowed = allowed_on(subject.search, budget)
+        timed = race(
+            {"dense": subject.dense, "candidate": model},
+            subject.example,
+            threads=subject.config.objective.threads,
+            seconds=RACE_SECONDS,
+            layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
+        )
+        parameters = self._table.parameters(point)
+        costs = Costs(
+            loss=loss.value,
+            violation=loss.upper - allowed,
+            time_share=timed.ratios["candidate"].median,
+            parameter_share=parameters / self._table.dense_parameters,
+        )
+        measured = {
+            "loss": shown_loss(budget, loss, allowed),
+            "parameters": parameters,
+            "macs": self._table.macs(point),
+            **shown_race(timed, "candidate"),
+        }
+        return costs, measured
+
+
+def loss_on(
+    samples: Samples, model: nn.Module, budget: Budget, *, stop_early: bool = False
+) -> LossEstimate:
+    """The paired loss of `model` on a split.
+
+    Args:
+        samples: the split, with the dense network's answers.
+        model: in eval mode, on the device.
+        budget: whose metric, and whose confidence for the upper bound.
+        stop_early: look after 256 samples, and each time they have doubled, whether the lower
+            99.9 % bound lies beyond the budget already; if so, estimate from these alone.
+
+    Raises:
+        AnswerError: an answer is not finite.
+    """
+    dense = samples.dense_values(budget.metric)
+    allowed = allowed_on(samples, budget)
+    certain = replace(budget, confidence=CERTAINTY)
+    parts: list[np.ndarray] = []
+    seen, look = 0, FIRST_LOOK
+    for answers in samples.answers(model):
+        if not answers.isfinite().all():
+            raise AnswerError("the network's answers are not finite")
+        parts.append(samples.values(budget.metric, answers, start=seen))
+        seen += len(answers)
+        if stop_early and look <= seen < len(samples):
+            look = 2 * seen
+            # the upper bound of what dense loses against the candidate is the lower bound wanted
+            gain = estimate(certain, np.concatenate(parts), dense[:seen])
+            if -gain.upper > allowed:
+                break
+    return estimate(budget, dense[:seen], np.concatenate(parts))
+
+
+def allowed_on(samples: Samples, budget: Budget) -> float:
+    """The loss that the budget allows on a split, as a difference of the metric itself."""
+    return budget.allowed(float(samples.dense_values(budget.metric).mean()))
+
+
+def shown_loss(budget: Budget, loss: LossEstimate, allowed: float) -> dict[str, Any]:
+    """A loss as JSON, in the numbers that a person reads."""
+    return {
+        "value": budget.shown(loss.value),
+        "upper": budget.shown(loss.upper),
+        "allowed": budget.shown(allowed),
+        "unit": "points" if budget.metric in COUNTED else "difference",
+        "metric": budget.metric,
+        "samples": loss.samples,
+        "worse": loss.worse,
+        "better": loss.better,
+    }
+
+
+def shown_race(timed: Race, name: str) -> dict[str, Any]:
+    """One network's race against dense as JSON; speed-ups are T_dense / T."""
+    ratio = timed.ratios[name]
+    return {
+        "latency_ms": asdict(timed.timings[name]),
+        "dense_latency_ms": asdict(timed.timings["dense"]),
+        "speedup": 1 / ratio.median,
+        "speedup_low": 1 / ratio.high,
+        "speedup_high": 1 / ratio.low,
+        "layout": timed.layouts[name],
+    }
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """What was added to an error on its way up; `str(error)` leaves it out."""
+    return getattr(error, "__notes__", [])

@@ -1,0 +1,72 @@
+"""The fastest plans for every total predicted loss: a multiple-choice knapsack.
+
+Nemhauser and Ullmann, "Discrete dynamic programming and capital allocation" (1969): partial
+plans that another partial plan beats in loss and in latency cannot be part of an optimum, so
+each layer extends only the unbeaten ones. One pass gives the answer for every loss at once.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.strategy import Point
+from search.table import ChoiceTable
+
+
+def front(table: ChoiceTable, resolution: int = 2048) -> list[Point]:
+    """Every plan that no other beats in predicted loss and latency, from dense to fastest.
+
+    Losses are summed, never rounded, so a plan is within any loss that it claims. Latency is
+    what gets quantised, and only where more than `resolution` partial plans are unbeaten: each
+    layer then keeps, of the plans that lie within 1 / resolution of the latency range, the one
+    of least loss. A plan is thus slower than the true optimum by at most layers / resolution of
+    the latency between dense and fastest, and not at all on small tables.
+
+    Returns:
+        Points by rising predicted loss and falling predicted latency; the first loses the
+        least (dense, unless a choice loses nothing), the last is the fastest of all.
+    """
+    losses, latencies = np.zeros(1), np.zeros(1)
+    kept_by_layer: list[NDArray[np.intp]] = []
+    for layer in table.layers:
+        sums = np.add.outer(losses, [row.loss for row in layer.choices]).ravel()
+        times = np.add.outer(latencies, [row.latency_ms for row in layer.choices]).ravel()
+        kept = _unbeaten(sums, times)
+        if len(kept) > resolution:
+            kept = kept[_thinned(times[kept], resolution)]
+        losses, latencies = sums[kept], times[kept]
+        kept_by_layer.append(kept)
+    return _points(table.sizes, kept_by_layer)
+
+
+def fastest(table: ChoiceTable, points: Sequence[Point], loss: float) -> Point:
+    """The fastest of a front's points whose predicted loss is within `loss`, else the first."""
+    return points[max(0, bisect_right(points, loss, key=table.loss) - 1)]
+
+
+def _unbeaten(losses: NDArray[np.float64], latencies: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices by rising loss and strictly falling latency."""
+    order = np.lexsort((latencies, losses))
+    sorted_latencies = latencies[order]
+    before = np.minimum.accumulate(sorted_latencies)[:-1]
+    return order[np.concatenate(([True], sorted_latencies[1:] < before))]
+
+
+def _thinned(latencies: NDArray[np.float64], resolution: int) -> NDArray[np.intp]:
+    """Of falling latencies, the first of each of `resolution` equal intervals, and the last."""
+    width = (latencies[0] - latencies[-1]) / resolution
+    intervals = ((latencies[0] - latencies) / width).astype(np.intp)
+    _, first = np.unique(intervals, return_index=True)
+    return np.union1d(first, len(latencies) - 1)
+
+
+def _points(sizes: Point, kept_by_layer: Sequence[NDArray[np.intp]]) -> list[Point]:
+    """Walk back from the last layer: an index counts (partial plan, choice) pairs."""
+    count = len(kept_by_layer[-1]) if kept_by_layer else 1
+    indices = np.arange(count)
+    choices = np.empty((count, len(sizes)), dtype=np.intp)
+    for i in reversed(range(len(sizes))):
+        indices, choices[:, i] = np.divmod(kept_by_layer[i][indices], sizes[i])
+    return [tuple(point) for point in choices.tolist()]

@@ -1,0 +1,234 @@
+"""The network that a job is about: on its device, with its data, and all that is found once."""
+
+import copy
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibration import LayerMoments, moments, trace
+from compress.layers import inspect
+from compress.methods.method import Decomposition
+from compress.methods.registry import method_named
+from compress.plan import Plan
+from compress.repair import repair_
+from compress.shape import LayerShape, LinearShape
+from compress.surgery import factorized
+from search.config import UNLABELLED, SearchConfig
+from search.data import Arrays
+from search.errors import SearchError
+from search.measurement import Layout, Timing, race
+from search.samples import Samples, check_answers
+from search.splits import make_splits
+
+METRIC_LIMIT = 8192  # a second moment of D = 8192 fills 0.5 GB: wider layers get the plain norm
+CALIBRATION_BATCH = 64
+
+
+class DeviceError(SearchError, RuntimeError):
+    """The device that was asked for is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The dense network on this device: what every candidate is compared with."""
+
+    metric: str
+    value: float
+    """On the search split, in the numbers a person reads: percent where counted."""
+    samples: int
+    latency_ms: Timing
+    layout: Layout
+    parameters: int
+    macs: int
+    """Multiply-adds of one input in convolutions and linear layers."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Subject:
+    """A dense network with its splits, traces, moments and decompositions.
+
+    Moments and decompositions are found when they are first needed, and once.
+    """
+
+    def __init__(
+        self,
+        *,
+        dense: nn.Module,
+        architecture: dict[str, Any],
+        config: SearchConfig,
+        device: torch.device,
+        search: Samples,
+        confirmation: Samples,
+        calibration: list[Tensor],
+        example: Tensor,
+    ) -> None:
+        self.dense = dense
+        self.architecture = architecture
+        self.config = config
+        self.device = device
+        self.search = search
+        self.confirmation = confirmation
+        self.calibration = calibration
+        self.example = example  # (batch, C, H, W), the input that is timed
+        self.layers = inspect(dense)
+        self.traces = trace(dense, example)
+        self.parameters = sum(weight.numel() for weight in dense.parameters())
+        self.baseline = self._measure()
+        self._moments: dict[str, LayerMoments] = {}
+        self._decompositions: dict[tuple[str, str], Decomposition] = {}
+
+    @classmethod
+    def prepare(
+        cls,
+        model: nn.Module,
+        arrays: Arrays,
+        config: SearchConfig,
+        architecture: dict[str, Any],
+    ) -> Self:
+        """Put a copy of the network on the device, split the data and measure the baseline.
+
+        Args:
+            model: the trained network; left as it is.
+            arrays: what it is measured on.
+            config: the whole order.
+            architecture: what `compress.load.build_dense` rebuilds the network from.
+
+        Raises:
+            DataError: the data do not fit the network or the promise.
+            DeviceError: cuda was asked for and there is none.
+        """
+        metric = config.budget.metric
+        splits = make_splits(arrays, needs_labels=metric not in UNLABELLED)
+        device = find_device(config.objective.device)
+        dense = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+        search, confirmation = (
+            Samples(
+                arrays,
+                arrays.images[part],
+                None if arrays.labels is None else arrays.labels[part],
+                dense,
+                device,
+            )
+            for part in (splits.search, splits.confirmation)
+        )
+        check_answers(metric, search.dense_answers, arrays.labels)
+        source = arrays.train_images if splits.calibration_is_training else arrays.images
+        assert source is not None
+        images = arrays.inputs(source[splits.calibration].to(device))
+        batch = config.objective.batch
+        return cls(
+            dense=dense,
+            architecture=architecture,
+            config=config,
+            device=device,
+            search=search,
+            confirmation=confirmation,
+            calibration=list(images.split(CALIBRATION_BATCH)),
+            example=images[torch.arange(batch, device=device) % len(images)],
+        )
+
+    def decomposition(self, name: str, method: str) -> Decomposition:
+        """The decomposition of a layer, in the norm of its inputs where they were collected."""
+        key = name, method
+        if key not in self._decompositions:
+            shape = self.shape(name)
+            weight = self.dense.get_submodule(name).weight
+            assert isinstance(weight, Tensor)
+            decomposed = method_named(method).decompose(shape, weight, self.metric(name))
+            self._decompositions[key] = _Remembered(decomposed)
+        return self._decompositions[key]
+
+    def shape(self, name: str) -> LayerShape:
+        """The shape of a layer that can be factorised."""
+        shape = next(report.shape for report in self.layers if report.name == name)
+        assert shape is not None
+        return shape
+
+    def metric(self, name: str) -> Tensor | None:
+        """The second moment of a layer's input patches, (D, D) float64; None: the plain norm."""
+        return self._moments[name].second if name in self._moments else None
+
+    def collect(self, names: Collection[str]) -> None:
+        """Run the calibration images through the dense network once, for all these layers."""
+        wanted = [
+            name
+            for name in names
+            if name not in self._moments and _dimension(self.shape(name)) <= METRIC_LIMIT
+        ]
+        if wanted:
+            self._moments |= moments(self.dense, self.calibration, wanted)
+
+    def assemble(self, plan: Plan) -> nn.Module:
+        """The dense network with the plan's layers factorised, then repaired; in eval mode.
+
+        Raises:
+            CompressError: the plan does not fit the network, or its factors are not finite.
+        """
+        self.collect([name for name, _ in plan])
+        model = copy.deepcopy(self.dense)
+        for name, choice in plan:
+            layer = factorized(
+                model.get_submodule(name),
+                choice,
+                decomposition=self.decomposition(name, choice.method),
+            )
+            model.set_submodule(name, layer)
+        repair_(model, self.dense, plan, self.calibration)
+        return model
+
+    def _measure(self) -> Baseline:
+        budget, objective = self.config.budget, self.config.objective
+        values = self.search.dense_values(budget.metric)
+        timed = race({"dense": self.dense}, self.example, threads=objective.threads)
+        return Baseline(
+            metric=budget.metric,
+            value=budget.shown(float(values.mean())),
+            samples=len(values),
+            latency_ms=timed.timings["dense"],
+            layout=timed.layouts["dense"],
+            parameters=self.parameters,
+            macs=sum(
+                report.shape.macs(self.traces[report.name].input_size)
+                * self.traces[report.name].calls
+                for report in self.layers
+                if report.shape is not None and report.name in self.traces
+            ),
+        )
+
+
+class _Remembered:
+    """A decomposition that keeps the factors it was asked for: an ALS is run once a rank."""
+
+    def __init__(self, decomposition: Decomposition) -> None:
+        self._decomposition = decomposition
+        self._factors: dict[tuple[int, ...], dict[str, Tensor]] = {}
+
+    def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:
+        if ranks not in self._factors:
+            self._factors[ranks] = self._decomposition.factors(ranks)
+        return self._factors[ranks]
+
+
+def find_device(name: str) -> torch.device:
+    """The device by its name in the objective; auto is cuda where there is one.
+
+    Raises:
+        DeviceError: cuda was asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device cuda came, this machine has no usable GPU: choose cpu or auto")
+    return torch.device(name)
+
+
+def _dimension(shape: LayerShape) -> int:
+    """D of a layer's input patches."""
+    if isinstance(shape, LinearShape):
+        return shape.in_features
+    return shape.in_channels * shape.kernel_size[0] * shape.kernel_size[1]

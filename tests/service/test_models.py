@@ -1,0 +1,99 @@
+"""Uploading, listing and erasing networks."""
+
+import hashlib
+import os
+import time
+
+import numpy as np
+from tests.service.files import weights
+
+
+def upload(client, content, **query):
+    query = {"architecture": "digits_cnn"} | query
+    return client.post("/v1/models", params=query, content=content)
+
+
+def test_an_upload_is_created_and_can_be_read(client):
+    content = weights()
+    answer = upload(client, content, name="tiny")
+    assert answer.status_code == 201
+    model = answer.json()
+    assert model["architecture"] == "digits_cnn"
+    assert model["name"] == "tiny"
+    assert model["sha256"] == hashlib.sha256(content).hexdigest()
+    assert model["size_bytes"] == len(content)
+    assert model["parameters"] == 36  # of the convolution; statistics and counters are none
+    assert client.get(answer.headers["Location"]).json() == model
+
+
+def test_the_file_is_kept_under_its_digest(client, settings):
+    content = weights()
+    digest = upload(client, content).json()["sha256"]
+    assert (settings.blobs / digest[:2] / digest).read_bytes() == content
+    assert list((settings.blobs / "tmp").iterdir()) == []
+
+
+def test_the_same_upload_again_is_the_model_that_is_there(client, traces):
+    first = upload(client, weights(), name="one")
+    before = traces()
+    again = upload(client, weights(), name="two")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert again.headers["Location"] == first.headers["Location"]
+    assert traces() == before
+
+
+def test_the_same_weights_of_another_architecture_are_another_model(client):
+    first = upload(client, weights())
+    other = upload(client, weights(), architecture="song_mnist")
+    assert other.status_code == 201
+    assert other.json()["id"] != first.json()["id"]
+    assert other.json()["sha256"] == first.json()["sha256"]
+
+
+def test_every_kind_of_float_counts_as_parameters(client):
+    file = weights(**{f"w{dtype}": np.ones(5, dtype) for dtype in ("f2", "f4", "f8")})
+    assert upload(client, file).json()["parameters"] == 15
+
+
+def test_an_unknown_architecture_lists_what_is_near(client, traces):
+    answer = upload(client, weights(), architecture="resnet_18")
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "unsupported-architecture")
+    assert "resnet18" in problem["detail"]
+    assert problem["errors"][0]["parameter"] == "architecture"
+    assert traces() == set()
+
+
+def test_an_unknown_parameter_of_the_query_is_refused(client, traces):
+    answer = upload(client, weights(), nmae="tiny")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == "nmae"
+    assert traces() == set()
+
+
+def test_a_deleted_model_is_gone_with_its_file(client, settings):
+    model = upload(client, weights()).json()
+    blob = settings.blobs / model["sha256"][:2] / model["sha256"]
+    an_hour_ago = time.time() - 3600  # a file as young as this one may belong to an upload
+    os.utime(blob, (an_hour_ago, an_hour_ago))
+    answer = client.delete(f"/v1/models/{model['id']}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert client.get(f"/v1/models/{model['id']}").status_code == 404
+    assert not blob.exists()
+
+
+def test_a_file_that_another_model_needs_stays(client, settings):
+    model = upload(client, weights()).json()
+    upload(client, weights(), architecture="song_mnist")
+    blob = settings.blobs / model["sha256"][:2] / model["sha256"]
+    os.utime(blob, (0, 0))
+    client.delete(f"/v1/models/{model['id']}")
+    assert blob.exists()
+
+
+def test_a_model_that_a_job_needs_stays(client, model_id, job_id):
+    answer = client.delete(f"/v1/models/{model_id}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "in-use")
+    assert job_id in answer.json()["detail"]
+    assert client.get(f"/v1/models/{model_id}").status_code == 200

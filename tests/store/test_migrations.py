@@ -1,0 +1,84 @@
+"""The migrations make the tables of `service.store.tables`, no more and no less."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from service.store import migrate
+from service.store.session import make_engine
+from service.store.tables import Base
+
+
+def table_names(url: str) -> set[str]:
+    engine = make_engine(url)
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+
+
+def differences(url: str) -> list[object]:
+    engine = make_engine(url)
+    options = {"compare_type": True, "compare_server_default": True}
+    try:
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts=options)
+            return compare_metadata(context, Base.metadata)
+    finally:
+        engine.dispose()
+
+
+def test_migrations_leave_autogenerate_nothing_to_add(empty_database_url):
+    assert differences(empty_database_url)  # without this, a comparison that sees nothing passes
+    migrate.upgrade(empty_database_url)
+    assert differences(empty_database_url) == []
+
+
+def test_upgrading_twice_changes_nothing(empty_database_url):
+    migrate.upgrade(empty_database_url)
+    before = table_names(empty_database_url)
+    migrate.upgrade(empty_database_url)
+    assert table_names(empty_database_url) == before
+
+
+def test_downgrading_to_base_leaves_no_table_and_upgrading_brings_them_back(empty_database_url):
+    migrate.upgrade(empty_database_url)
+    migrate.downgrade(empty_database_url, "base")
+    assert table_names(empty_database_url) == {"alembic_version"}
+    migrate.upgrade(empty_database_url)
+    assert table_names(empty_database_url) > set(Base.metadata.tables)
+
+
+def test_processes_that_upgrade_at_once_all_find_the_tables(empty_database_url):
+    environment = {**os.environ, "RANKSEARCH_DATABASE_URL": empty_database_url}
+
+    def start(_: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "service.migrate"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(start, range(2)))
+    assert [(process.returncode, process.stderr) for process in ended] == [(0, "")] * 2
+    assert table_names(empty_database_url) > set(Base.metadata.tables)
+
+
+def test_without_a_url_the_tables_are_made_in_the_data_folder(tmp_path: Path):
+    folder = tmp_path / "new" / "data"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RANKSEARCH_")}
+    subprocess.run(
+        [sys.executable, "-m", "service.migrate"],
+        env=environment | {"RANKSEARCH_DATA_DIR": str(folder)},
+        check=True,
+    )
+    assert table_names(f"sqlite:///{folder / 'ranksearch.db'}") > set(Base.metadata.tables)
