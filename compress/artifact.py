@@ -23,7 +23,7 @@ README = """\
 Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
 Run     torch.export.load("model.pt2").module()(x)    needs nothing but torch, any batch size
 Verify  python load.py                                checks every file and runs the network once
-Tune    model.train(), then train as any torch network; save with torch.save(model.state_dict(), ...)
+Tune    model.train(), then train it as any torch network; the layers are its own
 Speed   holds for the device, dtype, batch and threads under "evidence" in manifest.json
 """
 
@@ -32,11 +32,11 @@ def write_result(
     folder: str | Path,
     model: nn.Module,
     plan: Plan,
+    *,
     architecture: Mapping[str, Any],
     input_shape: Sequence[int],
     evidence: Mapping[str, Any],
     example: Tensor,
-    *,
     program: bool = True,
 ) -> list[Path]:
     """Write weights, manifest, loader, program and a short README into `folder`.
@@ -90,19 +90,21 @@ def write_result(
         "evidence": evidence,
         "files": {path.name: _digest(path) for path in files},
     }
-    manifest.write_text(json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    manifest.write_text(
+        json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n", "utf-8"
+    )
     return [*written, manifest]
 
 
 def zip_folder(folder: str | Path, path: str | Path) -> None:
-    """Write the files of `folder` into one zip at `path`; equal files give equal bytes."""
-    names = sorted(file.name for file in Path(folder).iterdir() if file.is_file())
+    """Write the files of `folder` into a zip at `path`, elsewhere; equal files, equal bytes."""
+    files = sorted(file for file in Path(folder).iterdir() if file.is_file())
     with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            entry = zipfile.ZipInfo(name)  # dated 1980, the same on every machine
+        for file in files:
+            entry = zipfile.ZipInfo(file.name)  # dated 1980, the same on every machine
             entry.external_attr = 0o644 << 16
             with (
-                (Path(folder) / name).open("rb") as source,
+                file.open("rb") as source,
                 archive.open(entry, "w", force_zip64=True) as target,
             ):
                 shutil.copyfileobj(source, target)

@@ -83,7 +83,7 @@ def factorized(
         if decomposition is None:
             decomposition = method.decompose(shape, weight.detach().double(), metric)
         factors = decomposition.factors(choice.ranks)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise CompressError(f"{choice.method} does not converge: {error}") from error
     state = {f"{stage}.weight": factor for stage, factor in factors.items()}
     if bias is not None:

@@ -9,18 +9,17 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
+from compress.load import build_layer
 from compress.methods.registry import method_named
 from compress.plan import Choice
 from compress.shape import LayerShape, Stage, stage_macs, stage_parameters
-from compress.surgery import blank_layer
+from compress.surgery import stage_rows
 from search.config import ConfigError, SearchConfig
 from search.measurement import time_layers
 from search.subject import Subject
@@ -30,6 +29,7 @@ from search.vbmf import evbmf_rank
 GAIN = 0.97  # of the dense layer's time: a lesser gain is noise
 RANKS = {"svd": 16, "spatial_svd": 16, "tucker2": 12, "cp3": 8, "cp4": 8}
 """How many ranks of a method are looked at: more where one decomposition serves them all."""
+VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
 LAYER_SECONDS = 0.5  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
 
@@ -78,6 +78,7 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
         fraction = TIMING_SHARE + (1 - TIMING_SHARE) * i / len(names)
         report(fraction, f"decomposing {name}")
         rows = _front([dense_rows[name], *_predict(subject, name, forms[name])])
+        subject.settle(name, [row.choice for row in rows if row.choice is not None])
         if len(rows) == 1:
             kept_dense[name] = "none of its faster forms could be computed"
             continue
@@ -141,9 +142,7 @@ def _obstacles(subject: Subject, config: SearchConfig) -> dict[str, str]:
     return reasons
 
 
-def _time_forms(
-    subject: Subject, config: SearchConfig, name: str
-) -> tuple[ChoiceRow, list[_Form]]:
+def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[ChoiceRow, list[_Form]]:
     """The dense layer and its other forms, timed on inputs of the shape that the layer meets."""
     shape, trace = subject.shape(name), subject.traces[name]
     refusals = next(layer.refusals for layer in subject.layers if layer.name == name)
@@ -153,7 +152,112 @@ def _time_forms(
         if method not in refusals
         for ranks in _thinned(method, shape)
     }
-    layers: dict[str, nn.Module] = {"dense": subject.dense.get_submodule(name)}
-    for choice, stages in choices.items():
-        layers[str(choice)] = blank_layer(stages).to_empty(device=subject.device)
-    ...
+    layers = {str(choice): _blank(stages, subject.device) for choice, stages in choices.items()}
+    times = time_layers(
+        {"dense": subject.dense.get_submodule(name), **layers},
+        torch.randn(trace.input_shape, device=subject.device),
+        threads=config.objective.threads,
+        layout=subject.baseline.layout,
+        seconds=LAYER_SECONDS,
+    )
+    dense = ChoiceRow(
+        choice=None,
+        loss=0.0,
+        latency_ms=times["dense"] * trace.calls,
+        parameters=shape.parameters,
+        macs=shape.macs(trace.input_size) * trace.calls,
+    )
+    return dense, [
+        _Form(choice=choice, stages=stages, latency_ms=times[str(choice)] * trace.calls)
+        for choice, stages in choices.items()
+    ]
+
+
+def _thinned(method: str, shape: LayerShape) -> list[tuple[int, ...]]:
+    """Some ranks of the method's grid, evenly spaced in the logarithm of their parameters."""
+    grid = method_named(method).grid(shape)
+    if len(grid) <= RANKS[method]:
+        return grid
+    logs = [math.log(stage_parameters(method_named(method).stages(shape, r))) for r in grid]
+    step = (logs[-1] - logs[0]) / (RANKS[method] - 1)
+    targets = [logs[0] + i * step for i in range(RANKS[method])]
+    nearest = {min(range(len(grid)), key=lambda j: abs(logs[j] - t)) for t in targets}
+    return [grid[j] for j in sorted(nearest)]
+
+
+def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
+    """A factorised layer of random values: whatever memory held before may be slow to compute."""
+    layer = build_layer(stage_rows(stages)).to_empty(device=device)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.normal_(std=weight[0].numel() ** -0.5)
+    return layer.eval()
+
+
+def _predict(subject: Subject, name: str, forms: Sequence[_Form]) -> list[ChoiceRow]:
+    """The forms with their relative squared output errors; what cannot be computed is left out."""
+    shape, trace, metric = subject.shape(name), subject.traces[name], subject.metric(name)
+    weight = subject.dense.get_submodule(name).get_parameter("weight")
+    rows = []
+    for form in forms:
+        try:
+            approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
+            loss = relative_error(weight, approximation, metric)
+        except CompressError:
+            continue
+        if math.isfinite(loss):
+            rows.append(
+                ChoiceRow(
+                    choice=form.choice,
+                    loss=loss,
+                    latency_ms=form.latency_ms,
+                    parameters=stage_parameters(form.stages),
+                    macs=stage_macs(form.stages, trace.input_size) * trace.calls,
+                )
+            )
+    return rows
+
+
+def _front(rows: Sequence[ChoiceRow]) -> list[ChoiceRow]:
+    """Those of which no other is as exact and as fast, by falling parameters; dense is first."""
+    front: list[ChoiceRow] = []
+    for row in sorted(rows, key=lambda row: (row.loss, row.latency_ms)):
+        if not front or row.latency_ms < front[-1].latency_ms:
+            front.append(row)
+    return sorted(front, key=lambda row: (row.choice is not None, -row.parameters))
+
+
+def _nearest_vbmf(weight: Tensor, rows: Sequence[ChoiceRow]) -> int | None:
+    """The choice nearest to the ranks at which both unfoldings of the weight rise from noise.
+
+    Of the methods, the one that these ranks are meant for: Tucker-2 as in Kim et al. 2016, else
+    those of a single rank, which is compared with the unfolding to outputs.
+    """
+    unfoldings = [weight.detach().cpu().transpose(0, mode).flatten(1).numpy() for mode in (0, 1)]
+    if unfoldings[0].size * min(unfoldings[0].shape) > VBMF_WORK:
+        return None
+    wanted = [evbmf_rank(unfolding) for unfolding in unfoldings]
+    if 0 in wanted:
+        return None
+    for method in ("tucker2", "svd", "spatial_svd"):
+        distances = {
+            i: sum(
+                abs(math.log(rank / target))
+                for rank, target in zip(row.choice.ranks, wanted, strict=False)
+            )
+            for i, row in enumerate(rows)
+            if row.choice is not None and row.choice.method == method
+        }
+        if distances:
+            return min(distances, key=lambda i: distances[i])
+    return None
+
+
+def _why_slower(forms: Sequence[_Form], dense_ms: float) -> str:
+    if not forms:
+        return "no method has ranks on the grid that are cheaper than the dense layer"
+    best = min(forms, key=lambda form: form.latency_ms)
+    return (
+        f"nothing was faster: the best form, {best.choice}, takes "
+        f"{100 * best.latency_ms / dense_ms:.0f} % of the dense layer's time"
+    )

@@ -82,7 +82,8 @@ class Objective:
 class EstimationConfig:
     """One number stands for the whole plan.
 
-    by="loss": bisect the total predicted loss, the fastest plan for each by knapsack.
+    by="loss": bisect the total predicted loss, the fastest plan for each by knapsack; ends with
+    `max_evaluations`.
     by="parameters": Song et al. 2021, algorithm 1: bisect the parameter count, then group search,
     refused where the group search would take more than `max_group_points` evaluations.
     """

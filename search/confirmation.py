@@ -192,6 +192,8 @@ def _dense(
 
 
 def _why_nothing_faster(table: ChoiceTable, candidates: list[Candidate]) -> str:
+    if table.layers and not candidates:
+        return "The limits were reached before any network was tried: give the job more time."
     if not table.layers:
         return (
             "No layer has a form that is faster on this device at this batch size, "
@@ -211,7 +213,7 @@ def _said_loss(budget: Budget, measured: dict[str, Any]) -> str:
     unit = f"points of {budget.metric}" if budget.metric in COUNTED else f"of {budget.metric}"
     bound = (
         ""
-        if budget.confidence is None
+        if budget.confidence is None or loss["upper"] is None
         else f", at most {loss['upper']:.3g} with {100 * budget.confidence:g} % confidence"
     )
     return (

@@ -191,7 +191,8 @@ def _mnist(root: Path) -> Arrays:
         train, test = (MNIST(str(root), train=part, download=False) for part in (True, False))
     except RuntimeError as error:
         raise DataError(
-            f"no MNIST in the data folder: the four raw idx files were wanted in {root.name}/MNIST/raw"
+            "no MNIST in the data folder: the four raw idx files were wanted in "
+            f"{root.name}/MNIST/raw"
         ) from error
     return Arrays(
         images=test.data[:, None],

@@ -1,9 +1,9 @@
 """What can go wrong while searching.
 
-    SearchError
-    ├── DataError          arrays that are not what their description says
-    ├── SampleError        per-sample values that cannot be compared
-    └── EnumerationError   a group search that would take more evaluations than allowed
+SearchError
+├── DataError          arrays that are not what their description says
+├── SampleError        per-sample values that cannot be compared
+└── EnumerationError   a group search that would take more evaluations than allowed
 """
 
 

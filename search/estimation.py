@@ -17,6 +17,8 @@ from search.table import ChoiceTable
 # Shares of the dense time: a bracket this narrow, a gain this small is not worth an evaluation.
 NARROW = 0.01
 GAIN = 0.001
+# An evaluation has paid if it leaves at most this much of the bracket, else bisection is next.
+PAID = 0.6
 # Exponents of the power law from predicted to measured loss that two noisy points may show.
 EXPONENTS = (0.5, 4.0)
 
@@ -52,8 +54,8 @@ class EstimationSearch:
         gap = self._gap(low, high)
         if low >= 0 and gap * saving_scale(self._table, self._told) < NARROW:
             return None
-        has_halved = gap <= self._gap(*self._bracket(self._told[:-1])) / 2
-        loss = self._crossing(self._at(low), self._at(high)) if has_halved else None
+        has_paid = gap <= PAID * self._gap(*self._bracket(self._told[:-1]))
+        loss = self._crossing(self._at(low), self._at(high)) if has_paid else None
         if loss is None:  # half of the time that is still open
             share = (self._share(low) + self._share(high)) / 2
             index = bisect_right(self._shares, -share, key=lambda s: -s)

@@ -1,12 +1,12 @@
 """From a point to its costs: assemble, repair, measure the loss, race against dense."""
 
 import hashlib
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from compress.errors import CompressError
@@ -71,7 +71,7 @@ class Evaluator:
         costs, measured, reason = FAILED, dict[str, Any](), None
         try:
             costs, measured = self._measure(point, plan)
-        except (CompressError, AnswerError, torch.linalg.LinAlgError) as error:
+        except (CompressError, AnswerError) as error:
             reason = "; ".join([f"{type(error).__name__}: {error}", *notes_of(error)])
         return Evaluation(
             key=plan_key(plan),
@@ -98,7 +98,7 @@ class Evaluator:
         parameters = self._table.parameters(point)
         costs = Costs(
             loss=loss.value,
-            violation=loss.upper - allowed,
+            violation=loss.violation(allowed),
             time_share=timed.ratios["candidate"].median,
             parameter_share=parameters / self._table.dense_parameters,
         )
@@ -124,7 +124,7 @@ def loss_on(
             99.9 % bound lies beyond the budget already; if so, estimate from these alone.
 
     Raises:
-        AnswerError: an answer is not finite.
+        AnswerError: an answer, or the metric of it, is not finite.
     """
     dense = samples.dense_values(budget.metric)
     allowed = allowed_on(samples, budget)
@@ -142,7 +142,10 @@ def loss_on(
             gain = estimate(certain, np.concatenate(parts), dense[:seen])
             if -gain.upper > allowed:
                 break
-    return estimate(budget, dense[:seen], np.concatenate(parts))
+    found = estimate(budget, dense[:seen], np.concatenate(parts))
+    if not math.isfinite(found.value):
+        raise AnswerError(f"the network's {budget.metric} is not finite")
+    return found
 
 
 def allowed_on(samples: Samples, budget: Budget) -> float:
@@ -154,7 +157,7 @@ def shown_loss(budget: Budget, loss: LossEstimate, allowed: float) -> dict[str, 
     """A loss as JSON, in the numbers that a person reads."""
     return {
         "value": budget.shown(loss.value),
-        "upper": budget.shown(loss.upper),
+        "upper": budget.shown(loss.upper) if math.isfinite(loss.upper) else None,
         "allowed": budget.shown(allowed),
         "unit": "points" if budget.metric in COUNTED else "difference",
         "metric": budget.metric,

@@ -245,7 +245,7 @@ def _time_cpu(call: Callable[[], None]) -> float:
 
 
 def _time_cuda(call: Callable[[], None]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
     call()

@@ -1,20 +1,261 @@
-"""The whole search: a trained network, data and a promise in, the fastest network that keeps it out.
+"""The whole search: from a trained network, data and a promise to the fastest network in keeping.
 
-The calls in order, as a job process makes them, and `search_ranks` for everybody else:
+    result = search_ranks(model, builtin("digits", root), SearchConfig(budget=budget))
+    print(result.confirmation.sentence)
+    result.save("result")
+
+The same as its parts, which a job process calls one by one, storing what each gives:
 
     subject = Subject.prepare(model, arrays, config, architecture)      # search.subject
-    subject.baseline                                                    # Baseline, .as_json()
+    subject.baseline.as_json()
     table = analyse(subject, config, report)                            # search.analysis
-    found = run_search(subject, table, config, stored, record, checkpoint)
+    found = run_search(
+        subject, table, config, stored=stored, record=record, checkpoint=checkpoint
+    )
     confirmation = confirm(subject, table, config, found.candidates)    # search.confirmation
-    document = evidence(subject, table, config, found, confirmation)    # JSON-able
-    confirmation.model, confirmation.plan                               # what is to be exported
-    markdown(document)                                                  # search.report, report.md
+    document = evidence(subject, table, config, found, confirmation)    # JSON
+    export(folder, subject, confirmation, document)                     # the files of the result
 
-`report(fraction, sentence)` is told how far the analysis is. `stored` maps the key of a plan
-(`plan_key`) to its Candidate from an earlier attempt: none of them is evaluated again. `record`
-gets each new Evaluation (search.evaluation: key, point, plan, costs, measured, reason, seconds)
-before the next one begins. `checkpoint` is called before each evaluation and may raise
-`Cancelled`, which passes through. A table from an earlier job (`ChoiceTable.from_json`, kept under
-`table_key`) replaces the call of `analyse`.
+`search.conditions` says in a line what each part found.
+
+A table from an earlier job, `ChoiceTable.from_json`, kept under `search.analysis.table_key`, stands
+in for the call of `analyse`.
 """
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from compress.artifact import write_result
+from search.analysis import Report, analyse
+from search.config import SearchConfig
+from search.confirmation import Confirmation, confirm
+from search.data import Arrays
+from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
+from search.measurement import circumstances
+from search.report import markdown
+from search.strategies import make_strategy
+from search.strategy import Candidate, Point, search
+from search.subject import Subject
+from search.table import ChoiceRow, ChoiceTable, LayerRow
+
+StoppedBy = Literal["max_seconds", "max_evaluations"]
+
+EvaluateAll = Callable[[Sequence[Point]], Iterator[Evaluation]]
+
+
+class Cancelled(Exception):  # noqa: N818, a decision of the user, no error
+    """Raised by a `checkpoint` to end the search; it passes through to the caller."""
+
+
+class _LimitReached(Exception):  # noqa: N818, never leaves this file
+    def __init__(self, limit: StoppedBy) -> None:
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search came to."""
+
+    candidates: list[Candidate]
+    """All that were evaluated, in earlier attempts too."""
+    stopped_by: StoppedBy | None
+    """The limit that ended it; None if the strategy had no more questions."""
+    seconds: float
+    """What this attempt took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `search_ranks` gives."""
+
+    subject: Subject
+    table: ChoiceTable
+    found: Found
+    confirmation: Confirmation
+    evidence: dict[str, Any]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the files of the result: weights, manifest, loader, program, report."""
+        return export(Path(folder), self.subject, self.confirmation, self.evidence)
+
+
+def run_search(
+    subject: Subject,
+    table: ChoiceTable,
+    config: SearchConfig,
+    *,
+    stored: Mapping[str, Candidate] | None = None,
+    record: Callable[[Evaluation], None] = lambda _: None,
+    checkpoint: Callable[[], None] = lambda: None,
+    evaluate: EvaluateAll | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    started: float | None = None,
+) -> Found:
+    """Ask, evaluate and tell until the strategy has no more questions or a limit is reached.
+
+    Args:
+        subject: the network.
+        table: its choice table.
+        config: budget, strategy and limits.
+        stored: candidates of earlier attempts by `plan_key`: told again, not evaluated again.
+        record: gets each new evaluation before the next one is waited for.
+        checkpoint: called before each evaluation; what it raises, `Cancelled` say, ends the search.
+        evaluate: the points of an ask, in any order of completion, each when it is taken;
+            by default `Evaluator.evaluate`, one after the other.
+        clock: seconds.
+        started: what the clock showed when the job began, less what earlier attempts took; by
+            default this call is the beginning.
+    """
+    begun = clock()
+    started = begun if started is None else started
+    evaluate = evaluate or partial(map, Evaluator(subject, table, config.budget).evaluate)
+    known = dict(stored or {})
+    told: dict[str, Candidate] = {}
+
+    def answer(points: list[Point]) -> list[Candidate]:
+        keys = [plan_key(table.plan(point)) for point in points]
+        told.update((key, known[key]) for key in keys if key in known)
+        unknown = {key: point for key, point in zip(keys, points, strict=True) if key not in known}
+        evaluations = evaluate(list(unknown.values()))
+        for _ in unknown:
+            checkpoint()
+            if len(told) >= config.limits.max_evaluations:
+                raise _LimitReached("max_evaluations")
+            if clock() - started >= config.limits.max_seconds:
+                raise _LimitReached("max_seconds")
+            evaluation = next(evaluations)
+            record(evaluation)
+            told[evaluation.key] = Candidate(evaluation.point, evaluation.costs)
+        return [Candidate(p, told[key].costs) for p, key in zip(points, keys, strict=True)]
+
+    stopped_by: StoppedBy | None = None
+    try:
+        for _ in search(make_strategy(config.search, table), answer):
+            pass
+    except _LimitReached as reached:
+        stopped_by = reached.limit
+    return Found(candidates=list(told.values()), stopped_by=stopped_by, seconds=clock() - begun)
+
+
+def evidence(
+    subject: Subject,
+    table: ChoiceTable,
+    config: SearchConfig,
+    found: Found,
+    confirmation: Confirmation,
+) -> dict[str, Any]:
+    """All that a reader needs to believe the result: JSON in the words of `search.report`."""
+    budget = config.budget
+    allowed = allowed_on(subject.confirmation, budget)
+    return {
+        "verdict": confirmation.verdict,
+        "sentence": confirmation.sentence,
+        "nearest_max_loss": confirmation.nearest_max_loss,
+        "stopped_by": found.stopped_by,
+        "budget": asdict(budget),
+        "search": asdict(config.search),
+        "objective": asdict(config.objective) | {"device": subject.device.type},
+        "circumstances": circumstances(subject.device, config.objective.threads),
+        "splits": {
+            "calibration": sum(map(len, subject.calibration)),
+            "search": len(subject.search),
+            "confirmation": len(subject.confirmation),
+        },
+        "dense": subject.baseline.as_json(),
+        "result": confirmation.measured,
+        "layers": [
+            _layer(layer, row)
+            for layer, row in zip(table.layers, table.rows(confirmation.point), strict=True)
+        ],
+        "kept_dense": dict(table.kept_dense),
+        "tested": [
+            {
+                "plan": json.loads(finalist.plan.to_json()),
+                "loss": shown_loss(budget, finalist.loss, allowed),
+                "passed": finalist.passed,
+            }
+            for finalist in confirmation.tested
+        ],
+        "evaluations": len(found.candidates),
+        "failed": sum(math.isnan(c.costs.loss) for c in found.candidates),
+        "search_seconds": round(found.seconds, 3),
+    }
+
+
+def _layer(layer: LayerRow, row: ChoiceRow) -> dict[str, Any]:
+    """A layer as it was and as it is; latencies are of the layer alone."""
+    return {
+        "name": layer.name,
+        "method": row.choice and row.choice.method,
+        "ranks": row.choice and list(row.choice.ranks),
+        "predicted_error": row.loss,
+        "dense_latency_ms": layer.dense.latency_ms,
+        "latency_ms": row.latency_ms,
+        "dense_parameters": layer.dense.parameters,
+        "parameters": row.parameters,
+        "choices": len(layer.choices) - 1,
+    }
+
+
+def search_ranks(
+    model: nn.Module,
+    arrays: Arrays,
+    config: SearchConfig,
+    architecture: Mapping[str, Any] | None = None,
+    *,
+    report: Report = lambda _fraction, _sentence: None,
+    record: Callable[[Evaluation], None] = lambda _: None,
+) -> Result:
+    """Find the fastest factorised form of `model` that keeps the budget on these data.
+
+    Args:
+        model: the trained network; left as it is.
+        arrays: what it is measured on, see `search.data`.
+        config: the promise, the circumstances, the strategy and its limits.
+        architecture: of `compress.architectures.describe`; without it the result is loaded with
+            the function that builds your network, `load(folder, factory=...)`.
+        report: told how far the analysis is.
+        record: gets each evaluation.
+    """
+    started = time.monotonic()
+    own = {"registry": "factory", "name": type(model).__name__}
+    subject = Subject.prepare(model, arrays, config, dict(architecture or own))
+    table = analyse(subject, config, report)
+    found = run_search(subject, table, config, record=record, started=started)
+    confirmation = confirm(subject, table, config, found.candidates)
+    document = evidence(subject, table, config, found, confirmation)
+    return Result(
+        subject=subject,
+        table=table,
+        found=found,
+        confirmation=confirmation,
+        evidence=document,
+    )
+
+
+def export(
+    folder: Path, subject: Subject, confirmation: Confirmation, document: Mapping[str, Any]
+) -> list[Path]:
+    """Write report.md and the files of `compress.artifact.write_result`, from the CPU."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "report.md"
+    report.write_text(markdown(document), "utf-8")
+    written = write_result(
+        folder,
+        copy.deepcopy(confirmation.model).cpu(),
+        confirmation.plan,
+        architecture=subject.architecture,
+        input_shape=subject.example.shape[1:],
+        evidence=document,
+        example=subject.example.cpu(),
+    )
+    return [report, *written]

@@ -76,7 +76,7 @@ def _check(splits: Splits, arrays: Arrays, needs_labels: bool) -> None:
     if not needs_labels or arrays.labels is None:
         return
     for name in ("search", "confirmation"):
-        classes = arrays.labels[parts[name]].unique()
+        classes = torch.unique(arrays.labels[parts[name]])
         if len(classes) == 1:
             raise DataError(
                 f"all {len(parts[name])} labels of the {name} split are class {int(classes[0])}: "

@@ -7,12 +7,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from compress.calibration import LayerMoments, moments, trace
+from compress.errors import CompressError
 from compress.layers import inspect
+from compress.load import replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
-from compress.plan import Plan
+from compress.plan import Choice, Plan
 from compress.repair import repair_
 from compress.shape import LayerShape, LinearShape
 from compress.surgery import factorized
@@ -81,6 +84,7 @@ class Subject:
         self.baseline = self._measure()
         self._moments: dict[str, LayerMoments] = {}
         self._decompositions: dict[tuple[str, str], Decomposition] = {}
+        self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
 
     @classmethod
     def prepare(
@@ -128,20 +132,37 @@ class Subject:
             device=device,
             search=search,
             confirmation=confirmation,
-            calibration=list(images.split(CALIBRATION_BATCH)),
+            calibration=list(torch.split(images, CALIBRATION_BATCH)),
             example=images[torch.arange(batch, device=device) % len(images)],
         )
 
-    def decomposition(self, name: str, method: str) -> Decomposition:
-        """The decomposition of a layer, in the norm of its inputs where they were collected."""
-        key = name, method
-        if key not in self._decompositions:
-            shape = self.shape(name)
-            weight = self.dense.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            decomposed = method_named(method).decompose(shape, weight, self.metric(name))
-            self._decompositions[key] = _Remembered(decomposed)
-        return self._decompositions[key]
+    def factors(self, name: str, choice: Choice) -> dict[str, Tensor]:
+        """The weights of a layer's stages, in the norm of its inputs where they were collected.
+
+        Raises:
+            CompressError: the ranks do not fit, or the decomposition does not converge.
+        """
+        if (name, choice) not in self._factors:
+            weight = self.dense.get_submodule(name).get_parameter("weight")
+            try:
+                if (name, choice.method) not in self._decompositions:
+                    method = method_named(choice.method)
+                    self._decompositions[name, choice.method] = method.decompose(
+                        self.shape(name), weight.double(), self.metric(name)
+                    )
+                found = self._decompositions[name, choice.method].factors(choice.ranks)
+            except LinAlgError as error:
+                raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
+            self._factors[name, choice] = {stage: f.to(weight.dtype) for stage, f in found.items()}
+        return self._factors[name, choice]
+
+    def settle(self, name: str, choices: Collection[Choice]) -> None:
+        """Keep a layer's factors for these choices, and let go of what they were found with."""
+        self._moments.pop(name, None)
+        for known in [key for key in self._decompositions if key[0] == name]:
+            del self._decompositions[known]
+        for key in [key for key in self._factors if key[0] == name and key[1] not in choices]:
+            del self._factors[key]
 
     def shape(self, name: str) -> LayerShape:
         """The shape of a layer that can be factorised."""
@@ -167,17 +188,21 @@ class Subject:
         """The dense network with the plan's layers factorised, then repaired; in eval mode.
 
         Raises:
-            CompressError: the plan does not fit the network, or its factors are not finite.
+            CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
-        self.collect([name for name, _ in plan])
+        self.collect([name for name, choice in plan if (name, choice) not in self._factors])
         model = copy.deepcopy(self.dense)
-        for name, choice in plan:
-            layer = factorized(
-                model.get_submodule(name),
-                choice,
-                decomposition=self.decomposition(name, choice.method),
-            )
-            model.set_submodule(name, layer)
+        replace_(
+            model,
+            {
+                name: factorized(
+                    self.dense.get_submodule(name),
+                    choice,
+                    decomposition=_Known(self.factors(name, choice)),
+                )
+                for name, choice in plan
+            },
+        )
         repair_(model, self.dense, plan, self.calibration)
         return model
 
@@ -201,17 +226,14 @@ class Subject:
         )
 
 
-class _Remembered:
-    """A decomposition that keeps the factors it was asked for: an ALS is run once a rank."""
+class _Known:
+    """Factors found before, in the form of a decomposition."""
 
-    def __init__(self, decomposition: Decomposition) -> None:
-        self._decomposition = decomposition
-        self._factors: dict[tuple[int, ...], dict[str, Tensor]] = {}
+    def __init__(self, factors: dict[str, Tensor]) -> None:
+        self._factors = factors
 
-    def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:
-        if ranks not in self._factors:
-            self._factors[ranks] = self._decomposition.factors(ranks)
-        return self._factors[ranks]
+    def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:  # noqa: ARG002, of one choice
+        return self._factors
 
 
 def find_device(name: str) -> torch.device:

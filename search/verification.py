@@ -63,7 +63,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came out. Speed is None where a check failed, or the dense network is the user's own."""
+    """What came out. Speed is None where a check failed: there is nothing to be timed then."""
 
     checks: tuple[Check, ...]
     speed: Speed | None
@@ -172,15 +172,12 @@ def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
     return torch.rand(batch, *manifest["input_shape"], generator=generator)
 
 
-def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed | None:
+def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
     """Timed at the batch size, threads and kind of device that the job was about."""
     objective = manifest["evidence"]["objective"]
     batch, threads = objective["batch"], objective["threads"]
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-    try:
-        dense: nn.Module = loader.build_dense(manifest["architecture"])
-    except ValueError:
-        return None
+    dense: nn.Module = loader.build_dense(manifest["architecture"])
     found = race(
         {"dense": dense.eval().to(device), "result": network.to(device)},
         _inputs(manifest, batch).to(device),

@@ -32,7 +32,6 @@ from pydantic import TypeAdapter
 from service.schemas import ArtifactOut, CandidateOut, DatasetOut, JobOrder, JobOut, ModelOut, Page
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-CONNECTS: Final = 4
 DOWNLOADS: Final = 5  # beginnings of one download, each where the one before was cut off
 CHUNK_BYTES: Final = 1 << 20
 POLL_SECONDS: Final = 0.5
@@ -87,7 +86,7 @@ class Client:
             base_url=address,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=TIMEOUT,
-            transport=transport or (httpx2.HTTPTransport(retries=CONNECTS) if is_local else None),
+            transport=transport,
             trust_env=not is_local,
         )
 
@@ -250,7 +249,9 @@ class Client:
         if have >= artifact.size_bytes > 0:
             return
         tag = f'"sha256-{artifact.sha256}"'
-        headers = {"Range": f"bytes={have}-", "If-Range": tag} if have else {}
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": tag}
         try:
             with self._http.stream("GET", artifact.links["content"], headers=headers) as answer:
                 if answer.is_error:
@@ -258,7 +259,7 @@ class Client:
                     raise _refusal(answer)
                 is_rest = answer.status_code == httpx2.codes.PARTIAL_CONTENT
                 with part.open("ab" if is_rest else "wb") as file:
-                    for chunk in answer.iter_raw(CHUNK_BYTES):
+                    for chunk in answer.iter_raw():
                         file.write(chunk)
         except httpx2.TransportError as error:
             raise _unreachable(self._http.base_url, error) from error

@@ -202,12 +202,16 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    errors = [_entry(entry, error.body) for entry in found]
+    errors: list[dict[str, str]] = []
+    for entry in (_entry(found, error.body) for found in error.errors()):
+        if entry not in errors:  # two dependencies that read one parameter both find it wanting
+            errors.append(entry)
     code = "invalid-request"
     if any(e["code"] == "missing" and e.get("pointer") == "/budget/unit" for e in errors):
         code = "budget-unit-missing"
     detail = "; ".join(f"{_place(entry)}: {entry['detail']}" for entry in errors)
+    if isinstance(error.body, bytes):
+        detail += "; is it marked as JSON (Content-Type: application/json)?"
     if code == "budget-unit-missing":
         detail += ': say "unit": "points" or "unit": "relative_percent"'
     return ProblemError(code, detail, errors=errors).response(request)

@@ -25,6 +25,7 @@ from service.store import migrate
 from service.store.session import make_engine, make_sessions
 
 START_SECONDS = 60
+MEMORY_BYTES = 2 << 30
 TEMPLATE = "migrated"
 _numbers = itertools.count()
 
@@ -38,6 +39,13 @@ def _binaries() -> Path | None:
         answer = subprocess.run([config, "--bindir"], capture_output=True, text=True, check=False)
         folders.append(Path(answer.stdout.strip()))
     return next((f for f in folders if (f / "initdb").exists() and (f / "postgres").exists()), None)
+
+
+def _quick_folder() -> Path | None:
+    """Where memory serves as the disk, if there is plenty: new databases come ten times faster."""
+    memory = Path("/dev/shm")
+    is_plenty = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
+    return memory if is_plenty else None
 
 
 def _die_with_parent() -> None:
@@ -76,7 +84,7 @@ def postgres() -> Iterator[Server]:
     if binaries is None:
         pytest.skip("no PostgreSQL server here: neither on PATH nor in /usr/lib/postgresql")
     # A socket's path is short and the server is never root: not in pytest's own folders.
-    folder = Path(tempfile.mkdtemp(prefix="ranksearch-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="ranksearch-pg-", dir=_quick_folder()))
     user = "nobody" if os.geteuid() == 0 else None
     if user:
         shutil.chown(folder, user)

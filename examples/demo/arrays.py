@@ -1,11 +1,10 @@
-"""The files that the demo hands over: data for the service, the confirmation split for a stranger."""
+"""The files that the demo hands over, made from one built-in set."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.torch import save_file
-from torch import Tensor
 
 from search.data import Arrays, builtin
 from search.errors import DataError
@@ -14,26 +13,22 @@ from search.splits import make_splits
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Two files made from one built-in set."""
+    """Data for the service, and what a stranger needs to check its answer."""
 
     upload: Path
-    """images, labels, train_images and train_labels: .npz, as a user would send it."""
+    """images, labels, train_images and train_labels in an .npz, as a user would send them."""
     confirmation: Path
-    """The confirmation split, ready for a network: float32 images, int64 labels; safetensors."""
-    example: Path
-    """The first images of that split, `batch` of them, for timing."""
+    """The confirmation split as networks take it: float32 images, int64 labels; safetensors."""
 
 
-def write(name: str, data_root: Path, batch: int, folder: Path) -> Files:
-    """Write the files of a built-in set into `folder`."""
+def write(name: str, data_root: Path, folder: Path) -> Files:
+    """Write both files of a built-in set into `folder`."""
     arrays = _builtin(name, data_root)
     labels, train_images, train_labels = arrays.labels, arrays.train_images, arrays.train_labels
     assert labels is not None
     assert train_images is not None
     assert train_labels is not None
-    files = Files(
-        folder / f"{name}.npz", folder / "confirmation.safetensors", folder / "example.safetensors"
-    )
+    files = Files(folder / f"{name}.npz", folder / "confirmation.safetensors")
     np.savez(
         files.upload,
         images=arrays.images.numpy(),
@@ -42,9 +37,8 @@ def write(name: str, data_root: Path, batch: int, folder: Path) -> Files:
         train_labels=train_labels.numpy(),
     )
     chosen = make_splits(arrays, needs_labels=True).confirmation
-    inputs: Tensor = arrays.inputs(arrays.images[chosen]).contiguous()
-    save_file({"images": inputs, "labels": labels[chosen].contiguous()}, files.confirmation)
-    save_file({"images": inputs[:batch].contiguous()}, files.example)
+    inputs = arrays.inputs(arrays.images[chosen])
+    save_file({"images": inputs, "labels": labels[chosen]}, files.confirmation)
     return files
 
 

@@ -1,7 +1,7 @@
 """`ranksearch compress`: upload, submit, follow, download."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import typer
 
@@ -18,8 +18,7 @@ from service.client import Client
 from service.commands.budget import read_budget
 from service.commands.connection import Json, Token, Url, connect
 from service.commands.jobs import finish
-from service.dataset_intake import BUILTINS
-from service.schemas import DatasetOut, JobOrder
+from service.schemas import BuiltinOrder, DatasetOut, JobOrder
 
 StrategyName = Literal["estimation", "genetic", "uniform", "vbmf"]
 STRATEGIES: Final[dict[StrategyName, type[StrategyConfig]]] = {
@@ -28,6 +27,7 @@ STRATEGIES: Final[dict[StrategyName, type[StrategyConfig]]] = {
     "uniform": UniformConfig,
     "vbmf": VbmfConfig,
 }
+BUILTINS: Final = get_args(BuiltinOrder.model_fields["builtin"].annotation)
 
 
 def compress(
@@ -57,7 +57,7 @@ def compress(
     url: Url = "",
     token: Token = "",
 ) -> None:
-    """Find the fastest factorised network that keeps the promise, and download it."""
+    """Make a trained network faster within a loss budget."""
     budget = read_budget(max_loss, metric, confidence)
     with connect(url, token) as client:
         uploaded = client.upload_model(weights, architecture=model)

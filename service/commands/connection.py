@@ -1,5 +1,7 @@
 """Where the service is and who asks: options, else the environment, else the data directory."""
 
+import os
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -20,13 +22,25 @@ Token = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings of an environment.
+
+    Raises:
+        BadParameter: a variable that is none, or has no fitting value.
+    """
+    try:
+        return Settings.from_environment(environment)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def connect(url: str, token: str) -> Client:
     """A client of a service that answers.
 
     Raises:
         UnreachableError: it does not.
     """
-    settings = Settings.from_environment()
+    settings = read_settings(os.environ)
     address = url or settings.url or f"http://{settings.host}:{settings.port}"
     with Client(address) as stranger:
         stranger.wait_until_up(PATIENCE_SECONDS)

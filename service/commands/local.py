@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from service.commands.connection import Json
+from service.commands.exits import Exit
 
 
 def worker() -> None:
-    """Run a worker alone, on the database that the environment names."""
+    """Run one worker alone."""
     os.execv(sys.executable, [sys.executable, "-m", "workers"])
 
 
@@ -21,7 +23,7 @@ def inspect(
     weights: Annotated[Path | None, typer.Option(help="Its safetensors file, checked too.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Name every layer with the methods that apply, or the reason why none does."""
+    """Name every layer: methods that apply, or why none."""
     given = [] if weights is None else ["--weights", str(weights)]
     _run("search.inspection", model, *given, as_json=as_json)
 
@@ -30,11 +32,14 @@ def verify(
     result: Annotated[Path, typer.Argument(help="Folder or zip of a result.")],
     as_json: Json = False,
 ) -> None:
-    """Check a result: digests, reload, parity, and its speed on this machine."""
+    """Check a result, and its speed on this machine."""
     _run("search.verification", str(result), as_json=as_json)
 
 
 def _run(module: str, *arguments: str, as_json: bool) -> None:
     """Run a module of ours with torch; its output and exit code are the command's."""
+    if find_spec("torch") is None:
+        typer.echo("this command needs torch: pip install 'ranksearch[worker]'", err=True)
+        raise typer.Exit(Exit.FAILED)
     command = [sys.executable, "-m", module, *arguments, *(["--json"] if as_json else [])]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

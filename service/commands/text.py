@@ -50,7 +50,7 @@ def best_words(best: Mapping[str, Any] | None) -> str:
     if not best:
         return "nothing faster yet"
     loss = best["loss"]
-    return f"best {best['speedup']:.2f}x, loss {loss['value']:.2f} <= {loss['upper']:.2f}"
+    return f"best {best['speedup']:.2f}x, loss {loss['value']:.2f}, at most {loss['upper']:.2f}"
 
 
 def _best_lines(

@@ -119,7 +119,7 @@ def counts(session: Session, job_id: str) -> dict[str, int]:
         .filter_by(job_id=job_id)
         .group_by(CandidateRow.state)
     )
-    return dict(rows.tuples())
+    return dict(rows.all())
 
 
 def _cost(name: str) -> ColumnElement[float]:

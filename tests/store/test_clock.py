@@ -42,3 +42,8 @@ def test_time_goes_on_within_a_transaction(sessions):
         while clock.now(session) == first:  # ends with the next millisecond
             pass
         assert clock.now(session) > first
+
+
+def test_the_clock_tells_parts_of_a_second(sessions):
+    with sessions.begin() as session:
+        assert any(clock.now(session).microsecond >= 1000 for _ in range(100))

@@ -68,9 +68,14 @@ def test_a_reader_that_goes_by_numbers_misses_nothing_of_many_writers(sessions):
 def test_an_event_and_its_change_are_committed_together(sessions):
     with sessions.begin() as session:
         job_id = submit(session).id
-    with pytest.raises(ZeroDivisionError), sessions.begin() as session:
-        jobs.cancel(session, job_id)
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with sessions.begin() as session:
+            jobs.cancel(session, job_id)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with reading(sessions) as session:
         assert jobs.get(session, job_id).state == "queued"
         assert [event.payload["state"] for event in events.of_job(session, job_id)] == ["queued"]

@@ -7,7 +7,7 @@ from service.store.errors import IdempotencyReusedError
 from service.store.session import reading
 from service.store.tables import IdempotencyRow
 from tests.store.rows import submit
-from tests.store.together import together
+from tests.store.together import overtaken, together
 
 SCOPE = "token POST /v1/jobs"
 
@@ -63,9 +63,13 @@ def test_first_requests_at_once_become_one_job_and_one_answer(sessions):
 
 
 def test_a_request_that_failed_leaves_its_key_to_the_next(sessions):
-    with pytest.raises(ZeroDivisionError), sessions.begin() as session:
-        assert idempotency.find(session, SCOPE, "k", "0" * 64) is None
-        raise ZeroDivisionError
+    def fail() -> None:
+        with sessions.begin() as session:
+            assert idempotency.find(session, SCOPE, "k", "0" * 64) is None
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert answer(sessions, "k", "1" * 64)[1] is False
 
 
@@ -73,6 +77,15 @@ def test_a_key_that_was_taken_and_never_answered_is_the_next_ones(sessions):
     with sessions.begin() as session:
         assert idempotency.find(session, SCOPE, "k", "0" * 64) is None
     assert answer(sessions, "k", "1" * 64)[1] is False
+
+
+def test_a_request_that_waited_for_one_without_an_answer_is_the_first(sessions):
+    first, second = overtaken(
+        sessions,
+        lambda session: idempotency.find(session, SCOPE, "k", "0" * 64),
+        lambda session: idempotency.find(session, SCOPE, "k", "1" * 64),
+    )
+    assert first is second is None
 
 
 def test_an_answer_needs_its_key(sessions):

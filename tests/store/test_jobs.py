@@ -3,11 +3,11 @@ from sqlalchemy import update
 
 from service.store import clock, events, jobs
 from service.store.errors import CursorError, NameTakenError, NotFoundError, StateConflictError
-from service.store.lease import claim, finish
+from service.store.lease import claim, finish, release
 from service.store.session import reading
 from service.store.tables import JobRow, JobState
-from tests.store.rows import add_dataset, add_model, fall_silent, held, reread, submit
-from tests.store.together import together
+from tests.store.rows import fall_silent, held, reread, submit
+from tests.store.together import overtaken, together
 
 
 def submitted_in(session, state: JobState) -> str:
@@ -150,21 +150,39 @@ def test_a_job_that_has_not_ended_cannot_be_deleted(sessions, state: JobState):
         assert jobs.get(session, job_id).state is state
 
 
-def test_cancelling_while_it_is_claimed_is_never_lost(sessions):
-    for _ in range(6):
-        with sessions.begin() as session:
-            job_id = submit(session).id
+def test_cancelling_while_it_is_claimed_tells_the_worker(sessions):
+    with sessions.begin() as session:
+        job_id = submit(session).id
+    lease, row = overtaken(
+        sessions,
+        lambda session: claim(session, "worker", 60),
+        lambda session: jobs.cancel(session, job_id),
+    )
+    assert lease is not None
+    assert row.state is JobState.CANCELLING
 
-        def take() -> object:
-            with sessions.begin() as session:
-                return claim(session, "worker", 60)
 
-        def stop(job_id: str = job_id) -> JobState:
-            with sessions.begin() as session:
-                return jobs.cancel(session, job_id).state
+def test_a_job_that_is_cancelled_while_it_is_claimed_does_not_start(sessions):
+    with sessions.begin() as session:
+        job_id = submit(session).id
+    row, lease = overtaken(
+        sessions,
+        lambda session: jobs.cancel(session, job_id),
+        lambda session: claim(session, "worker", 60),
+    )
+    assert row.state is JobState.CANCELLED
+    assert lease is None
 
-        lease, state = together(take, stop)
-        assert state is (JobState.CANCELLED if lease is None else JobState.CANCELLING)
+
+def test_cancelling_a_job_that_is_queued_again_in_this_moment_is_not_lost(sessions):
+    with sessions.begin() as session:
+        lease = held(session)
+    _, row = overtaken(
+        sessions,
+        lambda session: release(session, lease, "killed by signal 9"),
+        lambda session: jobs.cancel(session, lease.job_id),
+    )
+    assert row.state is JobState.CANCELLED
 
 
 def pages(session, limit: int, **filters) -> list[str]:
@@ -223,14 +241,3 @@ def test_a_page_goes_on_after_a_job_that_no_longer_matches(sessions):
 def test_a_cursor_that_is_no_job_is_refused(sessions):
     with reading(sessions) as session, pytest.raises(CursorError, match="job_none"):
         jobs.listed(session, after="job_none")
-
-
-def test_a_request_is_stored_for_any_model_at_once(sessions):
-    with sessions.begin() as session:
-        model_id, dataset_id = add_model(session).id, add_dataset(session).id
-
-    def order() -> str:
-        with sessions.begin() as session:
-            return submit(session, model_id=model_id, dataset_id=dataset_id).id
-
-    assert len(set(together(*[order] * 4))) == 4

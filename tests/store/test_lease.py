@@ -9,7 +9,7 @@ from service.store.errors import LeaseLostError
 from service.store.lease import Lease, claim, finish, release, renew
 from service.store.tables import JobRow, JobState
 from tests.store.rows import add_dataset, add_model, fall_silent, held, reread, submit
-from tests.store.together import together
+from tests.store.together import overtaken, together
 
 
 def states(session, job_id: str) -> list[str]:
@@ -292,20 +292,47 @@ def test_a_finished_job_holds_its_verdict(sessions):
         assert (done.type, done.payload) == ("done", {"state": "succeeded"})
 
 
-def test_finishing_while_it_is_cancelled_ends_the_job_either_way(sessions):
-    for _ in range(6):
-        with sessions.begin() as session:
-            lease = held(session)
+def test_a_job_cancelled_while_it_finishes_has_succeeded(sessions):
+    with sessions.begin() as session:
+        lease = held(session)
+    _, row = overtaken(
+        sessions,
+        lambda session: finish(session, lease, JobState.SUCCEEDED, verdict="no_gain"),
+        lambda session: jobs.cancel(session, lease.job_id),
+    )
+    assert (row.state, row.verdict) == (JobState.SUCCEEDED, "no_gain")
 
-        def end(lease: Lease = lease) -> JobState:
-            with sessions.begin() as session:
-                return finish(session, lease, JobState.SUCCEEDED, verdict="no_gain")
 
-        def stop(lease: Lease = lease) -> JobState:
-            with sessions.begin() as session:
-                return jobs.cancel(session, lease.job_id).state
+def test_a_job_that_finishes_while_it_is_cancelled_is_cancelled(sessions):
+    with sessions.begin() as session:
+        lease = held(session)
+    _, state = overtaken(
+        sessions,
+        lambda session: jobs.cancel(session, lease.job_id),
+        lambda session: finish(session, lease, JobState.SUCCEEDED, verdict="no_gain"),
+    )
+    assert state is JobState.CANCELLED
 
-        assert tuple(together(end, stop)) in {
-            (JobState.SUCCEEDED, JobState.SUCCEEDED),
-            (JobState.CANCELLED, JobState.CANCELLING),
-        }
+
+def test_a_late_worker_that_renews_while_it_is_overtaken_has_lost_the_job(sessions):
+    with sessions.begin() as session:
+        late = held(session)
+        fall_silent(session, late.job_id)
+    with pytest.raises(LeaseLostError):
+        overtaken(
+            sessions,
+            lambda session: claim(session, "another", 60),
+            lambda session: renew(session, late, 60),
+        )
+
+
+def test_a_job_that_is_renewed_in_the_last_moment_is_not_taken_over(sessions):
+    with sessions.begin() as session:
+        late = held(session)
+        fall_silent(session, late.job_id)
+    _, lease = overtaken(
+        sessions,
+        lambda session: renew(session, late, 60),
+        lambda session: claim(session, "another", 60),
+    )
+    assert lease is None

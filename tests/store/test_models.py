@@ -8,7 +8,7 @@ from service.store import datasets, jobs, models
 from service.store.errors import CursorError, InUseError, NotFoundError
 from service.store.session import reading
 from tests.store.rows import add_dataset, add_model, submit
-from tests.store.together import together
+from tests.store.together import overtaken, together
 
 numbers = count()
 
@@ -113,25 +113,40 @@ def test_what_a_job_refers_to_is_not_deleted_before_the_job(kind, sessions):
             kind.get(session, own)
 
 
-def test_a_model_deleted_while_a_job_is_submitted_for_it_is_either_deleted_or_used(sessions):
-    for _ in range(6):
-        with sessions.begin() as session:
-            model_id, dataset_id = add_model(session).id, add_dataset(session).id
+@both
+def test_what_is_deleted_while_a_job_is_submitted_for_it_is_not_found(kind, sessions):
+    with sessions.begin() as session:
+        ids = {"model_id": add_model(session).id, "dataset_id": add_dataset(session).id}
+    own = ids["model_id" if kind is models else "dataset_id"]
+    with pytest.raises(NotFoundError, match=own):
+        overtaken(
+            sessions,
+            lambda session: kind.delete(session, own),
+            lambda session: submit(session, **ids),
+        )
 
-        def order(model_id: str = model_id, dataset_id: str = dataset_id) -> str:
-            try:
-                with sessions.begin() as session:
-                    submit(session, model_id=model_id, dataset_id=dataset_id)
-            except NotFoundError:
-                return "not found"
-            return "submitted"
 
-        def erase(model_id: str = model_id) -> str:
-            try:
-                with sessions.begin() as session:
-                    models.delete(session, model_id)
-            except InUseError:
-                return "in use"
-            return "deleted"
+@both
+def test_what_a_job_is_submitted_for_while_it_is_deleted_stays(kind, sessions):
+    with sessions.begin() as session:
+        ids = {"model_id": add_model(session).id, "dataset_id": add_dataset(session).id}
+    own = ids["model_id" if kind is models else "dataset_id"]
+    with pytest.raises(InUseError, match=own):
+        overtaken(
+            sessions,
+            lambda session: submit(session, **ids),
+            lambda session: kind.delete(session, own),
+        )
 
-        assert tuple(together(order, erase)) in {("submitted", "in use"), ("not found", "deleted")}
+
+@both
+def test_what_is_uploaded_again_while_it_is_deleted_is_there_afterwards(kind, sessions):
+    with sessions.begin() as session:
+        old = add_any(kind, session, 10**8).id
+    _, new = overtaken(
+        sessions,
+        lambda session: kind.delete(session, old),
+        lambda session: add_any(kind, session, 10**8).id,
+    )
+    with reading(sessions) as session:
+        assert [row.id for row in kind.listed(session)] == [new]

@@ -1,10 +1,13 @@
 import pytest
+from sqlalchemy.orm import Session
 
 from service.store import clock, events, progress
 from service.store.errors import LeaseLostError
 from service.store.lease import claim, finish
+from service.store.session import reading
 from service.store.tables import JobState
 from tests.store.rows import fall_silent, held, reread
+from tests.store.together import overtaken
 
 STEPS = {
     "phase": (progress.phase, ("searching",), {}),
@@ -76,3 +79,16 @@ def test_there_is_one_condition_of_each_type(sessions):
             ("Measured", "true"),
         ]
         assert all(c["at"] >= before.isoformat()[:19] for c in stored)
+
+
+def test_conditions_set_at_once_are_all_kept(sessions):
+    with sessions.begin() as session:
+        lease = held(session)
+
+    def tell(session: Session, type_: str) -> None:
+        progress.condition(session, lease, type=type_, status="true", reason="ok")
+
+    overtaken(sessions, lambda session: tell(session, "A"), lambda session: tell(session, "B"))
+    with reading(sessions) as session:
+        stored = reread(session, lease.job_id).conditions
+        assert [condition["type"] for condition in stored] == ["A", "B"]

@@ -1,0 +1,89 @@
+"""The rows of the demo's table: one for the dense network, one for each result."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.schemas import JobOut
+
+
+def dense_row(race: Mapping[str, Any], samples: int, baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """What all others are compared with."""
+    return {
+        "network": "dense",
+        "accuracy": 100 * race["dense_right"] / samples,
+        "accuracy_at_least": None,
+        "latency_ms": race["timings"]["dense"],
+        "speedup": 1.0,
+        "speedup_low": 1.0,
+        "speedup_high": 1.0,
+        "parameters": baseline["parameters"],
+        "macs": baseline["macs"],
+        "evaluations": None,
+        "seconds": None,
+        "verdict": None,
+    }
+
+
+def result_row(
+    name: str, job: JobOut, result: Path, race: Mapping[str, Any], right: Mapping[str, int]
+) -> dict[str, Any]:
+    """A job's result: accuracy as strangers found it, latency as the final race found it.
+
+    The bound of the accuracy is the one that the job promises: dense, less the upper bound of the
+    paired loss.
+    """
+    evidence = json.loads((result / "manifest.json").read_text())["evidence"]
+    found = evidence["result"] or evidence["dense"]  # the dense network where nothing is gained
+    samples = evidence["splits"]["confirmation"]
+    dense = 100 * race["dense_right"] / samples
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    ratio = race["ratios"][name]
+    return {
+        "network": name,
+        "accuracy": 100 * right["load.py"] / samples,
+        "accuracy_at_least": dense - found["loss"]["upper"] if "loss" in found else dense,
+        "loss": found.get("loss"),
+        "latency_ms": race["timings"][name],
+        "speedup": 1 / ratio["median"],
+        "speedup_low": 1 / ratio["high"],
+        "speedup_high": 1 / ratio["low"],
+        "parameters": found["parameters"],
+        "macs": found["macs"],
+        "evaluations": sum(job.counts.values()),
+        "seconds": round((job.finished_at - job.started_at).total_seconds(), 1),
+        "verdict": job.verdict,
+        "right": dict(right),
+    }
+
+
+def show(rows: Iterable[Mapping[str, Any]], console: Console, confidence: float | None) -> None:
+    """Print the table."""
+    bound = f"at least ({confidence:.0%})" if confidence else "at least"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("network")
+    for heading in ("accuracy", bound, "p50 ms", "p10-p90", "speedup", "parameters", "MACs"):
+        table.add_column(heading, justify="right")
+    for heading in ("evaluations", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        latency, least = row["latency_ms"], row["accuracy_at_least"]
+        table.add_row(
+            row["network"],
+            f"{row['accuracy']:.2f} %",
+            "" if least is None else f"{least:.2f} %",
+            f"{latency['p50_ms']:.3f}",
+            f"{latency['p10_ms']:.3f}-{latency['p90_ms']:.3f}",
+            f"{row['speedup']:.2f}x",
+            f"{row['parameters']:,}",
+            f"{row['macs']:,}",
+            *("" if row[key] is None else str(row[key]) for key in ("evaluations", "seconds")),
+            row["verdict"] or "",
+        )
+    console.print(table)

@@ -1,0 +1,42 @@
+"""What is known of a job, a line each, for its status."""
+
+from typing import Literal, NamedTuple
+
+from search.confirmation import Confirmation
+from search.subject import Subject
+from search.table import ChoiceTable
+
+
+class Condition(NamedTuple):
+    """One thing that has been found out."""
+
+    type: Literal["BaselineMeasured", "FasterLayersFound", "BudgetFeasible"]
+    status: Literal["true", "false"]
+    reason: str
+    message: str
+
+
+def baseline_condition(subject: Subject) -> Condition:
+    """What the dense network does on these data and this device."""
+    baseline = subject.baseline
+    message = (
+        f"{baseline.metric} {baseline.value:.4g} on {baseline.samples:,} samples, "
+        f"{baseline.latency_ms.p50_ms:.3f} ms at batch {len(subject.example)} "
+        f"on {subject.device.type}"
+    )
+    return Condition("BaselineMeasured", "true", "ok", message)
+
+
+def analysis_condition(table: ChoiceTable) -> Condition:
+    """Whether any layer has a faster form."""
+    if not table.layers:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in table.kept_dense.items())
+        return Condition("FasterLayersFound", "false", "nothing_faster", reasons)
+    message = f"{len(table.layers)} layers have faster forms, {len(table.kept_dense)} stay dense"
+    return Condition("FasterLayersFound", "true", "ok", message)
+
+
+def confirmation_condition(confirmation: Confirmation) -> Condition:
+    """Whether the promise is kept by a faster network."""
+    status: Literal["true", "false"] = "true" if confirmation.verdict == "budget_met" else "false"
+    return Condition("BudgetFeasible", status, confirmation.verdict, confirmation.sentence)

@@ -1,0 +1,155 @@
+"""The evidence of a job as a page for a person.
+
+The evidence itself, made by `search.run.evidence`, is JSON and part of every manifest. Its words:
+
+    verdict, sentence        what the job came to
+    nearest_max_loss         where the budget was missed: one that the result keeps
+    stopped_by               the limit that ended the search, or null
+    budget, search           as they were ordered
+    objective                as ordered, with the device that `auto` came to
+    circumstances            device by name, threads, runtime, versions: what the times hold for
+    splits                   number of images that calibrated, searched and confirmed
+    dense                    metric, value (percent where counted), latency_ms, parameters, macs
+    result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
+                             parameters, macs; null where the dense network stays
+    layers                   of each layer that had a choice: name, method and ranks (null: dense),
+                             predicted_error, times and parameters before and after, choices
+    kept_dense               layer -> why it had none
+    tested                   finalists in the order of their tests: plan, loss, passed
+    evaluations, failed      candidates that were evaluated, and those of them that failed
+    search_seconds           that the search took, in its last attempt
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+VERDICTS = {
+    "budget_met": "The promise is kept",
+    "budget_missed": "The promise is not kept",
+    "no_gain": "Nothing gained: the dense network stays",
+}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """report.md: the promise and the verdict first, then the figures and what they hold for."""
+    parts = (_promise, _comparison, _layers, _method, _use)
+    return "\n\n".join("\n".join(part(document)) for part in parts) + "\n"
+
+
+def _promise(document: Mapping[str, Any]) -> Iterator[str]:
+    budget = document["budget"]
+    unit = "points" if budget["unit"] == "points" else "percent of the dense network's own value"
+    sure = (
+        ""
+        if budget["confidence"] is None
+        else f", with {100 * budget['confidence']:g} % confidence"
+    )
+    yield f"# {VERDICTS[document['verdict']]}"
+    yield ""
+    yield f"Promise: lose at most {budget['max_loss']:g} {unit} of {budget['metric']}{sure}."
+    yield ""
+    yield document["sentence"]
+    if document["stopped_by"] is not None:
+        yield ""
+        yield f"The search was ended by its limit `{document['stopped_by']}`; more may be possible."
+
+
+def _comparison(document: Mapping[str, Any]) -> Iterator[str]:
+    dense, result = document["dense"], document["result"]
+    yield "## Before and after"
+    yield ""
+    yield "| | dense | result |"
+    yield "|---|---|---|"
+    if result is None:
+        yield f"| latency, median | {_ms(dense['latency_ms'])} | the same network |"
+        yield f"| parameters | {dense['parameters']:,} | {dense['parameters']:,} |"
+        yield f"| multiply-adds | {dense['macs']:,} | {dense['macs']:,} |"
+        return
+    loss = result["loss"]
+    upper = "" if loss["upper"] is None else f", at most {loss['upper']:.3g}"
+    yield f"| loss of {loss['metric']} ({loss['unit']}) | 0 | {loss['value']:.3g}{upper} |"
+    yield (
+        f"| latency, median (10 % to 90 %) | {_ms(result['dense_latency_ms'])} "
+        f"| {_ms(result['latency_ms'])} |"
+    )
+    yield (
+        f"| speed-up (95 % interval) | 1 | {result['speedup']:.2f} "
+        f"({result['speedup_low']:.2f} to {result['speedup_high']:.2f}) |"
+    )
+    for word, key in (("parameters", "parameters"), ("multiply-adds", "macs")):
+        share = 100 * result[key] / dense[key] if dense[key] else 100.0
+        yield f"| {word} | {dense[key]:,} | {result[key]:,} ({share:.1f} %) |"
+    yield ""
+    yield (
+        f"The dense network has {document['dense']['metric']} {document['dense']['value']:.4g} on "
+        f"the {document['dense']['samples']:,} images of the search; the loss is of "
+        f"{loss['samples']:,} others: {loss['worse']:,} got worse, {loss['better']:,} better."
+    )
+
+
+def _layers(document: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Layers"
+    yield ""
+    yield "| layer | choice | predicted error | ms before | ms after | parameters | why dense |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in document["layers"]:
+        is_dense = row["method"] is None
+        ranks = "" if is_dense else f" {'x'.join(map(str, row['ranks']))}"
+        reason = f"none of its {row['choices']} choices served the promise" if is_dense else ""
+        yield (
+            f"| {row['name']} | {row['method'] or 'dense'}{ranks} | {row['predicted_error']:.3g} "
+            f"| {row['dense_latency_ms']:.3f} | {row['latency_ms']:.3f} "
+            f"| {row['parameters']:,} of {row['dense_parameters']:,} | {reason} |"
+        )
+    for name, reason in document["kept_dense"].items():
+        yield f"| {name} | dense | | | | | {reason.replace('|', '/')} |"
+    yield ""
+    yield (
+        "Predicted error: squared error of the layer's output over its mean square, on the "
+        "calibration images, before repair. Times are of the layer alone."
+    )
+
+
+def _method(document: Mapping[str, Any]) -> Iterator[str]:
+    splits, search = document["splits"], document["search"]
+    yield "## How this was found"
+    yield ""
+    yield (
+        f"Strategy `{search['strategy']}`: {document['evaluations']} networks evaluated in "
+        f"{document['search_seconds']:.0f} s, {document['failed']} of them failed. "
+        f"{splits['calibration']:,} images without labels calibrated the decompositions, "
+        f"{splits['search']:,} guided the search, {splits['confirmation']:,} others confirmed it."
+    )
+    yield ""
+    yield (
+        f"{len(document['tested'])} finalists were tested on the confirmation images in an order "
+        "fixed beforehand, from the safest to the fastest, up to the first that failed: so the "
+        "confidence holds without correction (fixed-sequence testing, Maurer, Hothorn and "
+        "Lehmacher 1995). Dense and result were timed in turns, in random order."
+    )
+
+
+def _use(document: Mapping[str, Any]) -> Iterator[str]:
+    found, objective = document["circumstances"], document["objective"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    yield "## How to use it"
+    yield ""
+    yield "```python"
+    yield "from load import load  # the file beside this one; it needs torch alone"
+    yield ""
+    yield 'model = load(".")'
+    if document["result"] is not None and document["result"]["layout"] == "channels_last":
+        yield "model = model.to(memory_format=torch.channels_last)  # the faster layout here,"
+        yield "x = x.to(memory_format=torch.channels_last)  # for the input as well"
+    yield "```"
+    yield ""
+    yield (
+        f"The speed-up holds for {found['name']} ({found['device']}), batch {objective['batch']}, "
+        f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['dtype']}, torch "
+        f"{found['runtime']} mode ({versions}). On another device, batch size or runtime measure "
+        "again: `ranksearch verify` does."
+    )
+
+
+def _ms(timing: Mapping[str, float]) -> str:
+    return f"{timing['p50_ms']:.3f} ms ({timing['p10_ms']:.3f} to {timing['p90_ms']:.3f})"
