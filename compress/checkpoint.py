@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.errors import CompressError, WeightsError
-from compress.layers import shape_of
+from compress.layers import layer_named, shape_of
 from compress.load import build_dense, build_layer, read_safetensors, replace_
 from compress.methods.registry import method_named
 from compress.plan import Plan
@@ -45,7 +45,7 @@ def restore(architecture: Mapping[str, Any], plan: Plan, path: str | Path) -> nn
     layers = {}
     for name, choice in plan:
         try:
-            shape = shape_of(model.get_submodule(name))
+            shape = shape_of(layer_named(model, name))
             layers[name] = method_named(choice.method).stages(shape, choice.ranks)
         except CompressError as error:
             error.add_note(f"in layer {name!r} with {choice}")

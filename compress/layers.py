@@ -8,7 +8,7 @@ from typing import cast
 from torch import nn
 from torch.nn.utils import parametrize
 
-from compress.errors import UnsupportedLayerError
+from compress.errors import PlanError, UnsupportedLayerError
 from compress.load import FactorizedLayer
 from compress.methods.registry import METHODS
 from compress.shape import ConvShape, LayerShape, LinearShape, Padding, Size
@@ -59,6 +59,18 @@ def shape_of(layer: nn.Module) -> LayerShape:
             bias=layer.bias is not None,
         )
     raise UnsupportedLayerError(f"{_kind(layer)}, a plain Conv2d or Linear was wanted")
+
+
+def layer_named(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name.
+
+    Raises:
+        PlanError: there is none, or `name` is a second name of a layer that is shared.
+    """
+    layers = dict(model.named_modules())
+    if name not in layers:
+        raise PlanError(f"{type(model).__name__} has no layer {name!r} of its own")
+    return layers[name]
 
 
 def find_obstacles(model: nn.Module) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.calibration import evaluating, trace, watching, windows
 from compress.errors import PlanError
-from compress.layers import shape_of
+from compress.layers import layer_named, shape_of
 from compress.plan import Plan
 from compress.shape import ConvShape
 from compress.surgery import is_factorized
@@ -110,8 +110,8 @@ def _put_back_(snapshot: Snapshot) -> None:
 
 
 def _last_stage(model: nn.Module, name: str) -> nn.Module:
-    layer = dict(model.named_modules()).get(name)
-    if layer is None or not is_factorized(layer):
+    layer = layer_named(model, name)
+    if not is_factorized(layer):
         raise PlanError(f"the plan names {name!r}, which is not factorised in the network")
     return layer[-1]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.calibration import LayerMoments
 from compress.catalog import Row
 from compress.errors import CompressError, PlanError, UnsupportedLayerError
-from compress.layers import find_obstacles, shape_of
+from compress.layers import find_obstacles, layer_named, shape_of
 from compress.load import FactorizedLayer, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
@@ -33,18 +33,17 @@ def factorize_(
         CompressError: the plan names no layer, one that cannot be factorised, or ranks that it
             does not allow. The layer and its choice are in the notes; `model` is as it was.
     """
-    layers, obstacles = dict(model.named_modules()), find_obstacles(model)
+    obstacles = find_obstacles(model)
     replacements = {}
     for name, choice in plan:
         try:
-            if name not in layers:
-                raise PlanError(f"{type(model).__name__} has no layer {name!r} of its own")
+            layer = layer_named(model, name)
             if name in obstacles:
                 raise UnsupportedLayerError(obstacles[name])
             if moments is not None and name not in moments:
                 raise PlanError(f"moments came for other layers, not for {name!r}")
             metric = None if moments is None else moments[name].second
-            replacements[name] = factorized(layers[name], choice, metric)
+            replacements[name] = factorized(layer, choice, metric)
         except CompressError as error:
             error.add_note(f"in layer {name!r} with {choice}")
             raise

@@ -210,7 +210,7 @@ def _cifar10(root: Path) -> Arrays:
 
 def _image_folder(folder: Path) -> tuple[Tensor, Tensor]:
     """Every <class>/*.jpg below `folder`, the classes in the order of their names."""
-    from torchvision.io import ImageReadMode, decode_image  # noqa: PLC0415, for this set alone
+    from torchvision.datasets.folder import pil_loader  # noqa: PLC0415, for this set alone
 
     classes = sorted(path for path in folder.glob("*") if path.is_dir())
     files = [(path, label) for label, at in enumerate(classes) for path in sorted(at.glob("*.jpg"))]
@@ -219,5 +219,6 @@ def _image_folder(folder: Path) -> tuple[Tensor, Tensor]:
             f"no images in {folder.parent.name}/{folder.name} of the data folder: "
             "<class>/*.jpg were wanted"
         )
-    images = torch.stack([decode_image(str(path), ImageReadMode.RGB) for path, _ in files])
-    return images, torch.tensor([label for _, label in files])
+    images = np.stack([np.asarray(pil_loader(path)) for path, _ in files])
+    labels = torch.tensor([label for _, label in files])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels

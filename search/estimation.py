@@ -114,8 +114,8 @@ class EstimationSearch:
 
         Of those the fastest that is predicted to keep the budget, else the nearest to it.
         """
-        base = best(self._told)
-        if base is None:
+        base, scale = best(self._told), saving_scale(self._table, self._told)
+        if base is None or scale <= 0:
             return None
         loss = self._table.loss(base.point)
         beyond = [c for c in self._told if not c.costs.is_feasible]
@@ -123,13 +123,11 @@ class EstimationSearch:
         high = min(beyond, key=lambda c: self._table.loss(c.point), default=None)
         refused = self._table.loss(high.point) if high else math.inf
         limit = self._crossing(base, high) or refused
-        least = GAIN * self._table.dense_latency_ms / saving_scale(self._table, self._told)
+        least = GAIN * self._table.dense_latency_ms / scale
         told = {candidate.point for candidate in self._told}
         swaps: list[tuple[float, float, Point]] = []
-        for i, (layer, held) in enumerate(
-            zip(self._table.layers, self._table.rows(base.point), strict=True)
-        ):
-            for j, row in enumerate(layer.choices):
+        for i, held in enumerate(self._table.rows(base.point)):
+            for j, row in enumerate(self._table.layers[i].choices):
                 gain, swapped = held.latency_ms - row.latency_ms, loss + row.loss - held.loss
                 point = (*base.point[:i], j, *base.point[i + 1 :])
                 if gain >= least and swapped < refused and point not in told:

@@ -58,7 +58,17 @@ class Evaluator:
         self._subject = subject
         self._table = table
         self._budget = budget
-        subject.collect([layer.name for layer in table.layers])  # one pass for all of them
+        # What an earlier job's table spared: one pass for all layers, not one for each plan.
+        subject.collect(
+            [
+                layer.name
+                for layer in table.layers
+                if not all(
+                    row.choice is None or subject.has_factors(layer.name, row.choice)
+                    for row in layer.choices
+                )
+            ]
+        )
 
     def evaluate(self, point: Point) -> Evaluation:
         """Costs of a point; NaN with a reason where its network cannot be made or computed.

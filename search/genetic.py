@@ -20,6 +20,7 @@ from search.table import ChoiceTable
 from search.uniform import uniform_points
 
 ANY_CHOICE = 0.2  # of the mutations; the others go to a neighbour in the table
+LEAST_LIMIT = 1e-9  # of predicted loss, which is a share of the squared output: round-off
 
 
 class ConstrainedCosts(base.Fitness):  # type: ignore[misc]  # deap has no types
@@ -172,7 +173,7 @@ def loss_limit(table: ChoiceTable, told: list[Candidate]) -> float:
     k = max(range(len(wrong)), key=lambda i: (-wrong[i], i))
     if k == len(known):
         return math.inf
-    return math.sqrt(losses[k - 1] * losses[k]) if k else losses[0] / 2
+    return max(LEAST_LIMIT, math.sqrt(losses[k - 1] * losses[k]) if k else losses[0] / 2)
 
 
 @contextmanager

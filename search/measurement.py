@@ -217,8 +217,11 @@ class _Runner:
 
 @contextmanager
 def _ready(network: nn.Module, example: Tensor, layout: Layout) -> Iterator[_Runner]:
-    """`network` in `layout` for a while; then contiguous again, as every network of ours rests."""
-    if layout == "contiguous":
+    """`network` in `layout` for a while; then contiguous again, as every network of ours rests.
+
+    What takes no images, a linear layer say, has no layout but the one.
+    """
+    if layout == "contiguous" or example.ndim != 4:
         yield _Runner(network, example.contiguous())
         return
     network.to(memory_format=FORMATS[layout])
@@ -245,7 +248,8 @@ def _time_cpu(call: Callable[[], None]) -> float:
 
 
 def _time_cuda(call: Callable[[], None]) -> float:
-    start, end = (torch.Event("cuda", enable_timing=True) for _ in range(2))
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     call()

@@ -101,8 +101,11 @@ def _layers(document: Mapping[str, Any]) -> Iterator[str]:
             f"| {row['dense_latency_ms']:.3f} | {row['latency_ms']:.3f} "
             f"| {row['parameters']:,} of {row['dense_parameters']:,} | {reason} |"
         )
+    reasons: dict[str, list[str]] = {}
     for name, reason in document["kept_dense"].items():
-        yield f"| {name} | dense | | | | | {reason.replace('|', '/')} |"
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        yield f"| {', '.join(names)} | dense | | | | | {reason} |"
     yield ""
     yield (
         "Predicted error: squared error of the layer's output over its mean square, on the "
@@ -122,8 +125,8 @@ def _method(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"{len(document['tested'])} finalists were tested on the confirmation images in an order "
-        "fixed beforehand, from the safest to the fastest, up to the first that failed: so the "
+        f"Finalists tested on the confirmation images: {len(document['tested'])}, in an order "
+        "fixed beforehand, from the safest to the fastest, up to the first that failed; so the "
         "confidence holds without correction (fixed-sequence testing, Maurer, Hothorn and "
         "Lehmacher 1995). Dense and result were timed in turns, in random order."
     )
@@ -135,6 +138,7 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     yield "## How to use it"
     yield ""
     yield "```python"
+    yield "import torch"
     yield "from load import load  # the file beside this one; it needs torch alone"
     yield ""
     yield 'model = load(".")'

@@ -1,6 +1,8 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
+import math
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -28,6 +30,9 @@ from search.splits import make_splits
 
 METRIC_LIMIT = 8192  # a second moment of D = 8192 fills 0.5 GB: wider layers get the plain norm
 CALIBRATION_BATCH = 64
+PATCHES_PER_DIMENSION = 8
+MOMENT_BATCHES = 2  # at least, of calibration images
+REPAIR_BATCHES = 4  # of calibration images: repair is part of every evaluation
 
 
 class DeviceError(SearchError, RuntimeError):
@@ -174,15 +179,26 @@ class Subject:
         """The second moment of a layer's input patches, (D, D) float64; None: the plain norm."""
         return self._moments[name].second if name in self._moments else None
 
+    def has_factors(self, name: str, choice: Choice) -> bool:
+        """Whether the factors of this choice are known, so that nothing need be decomposed."""
+        return (name, choice) in self._factors
+
     def collect(self, names: Collection[str]) -> None:
-        """Run the calibration images through the dense network once, for all these layers."""
-        wanted = [
-            name
-            for name in names
-            if name not in self._moments and _dimension(self.shape(name)) <= METRIC_LIMIT
-        ]
-        if wanted:
-            self._moments |= moments(self.dense, self.calibration, wanted)
+        """Run calibration images through the dense network, for the inputs of these layers.
+
+        As many images as give eight patches for each dimension D of a patch, 128 at least: a layer
+        on a large image has seen enough of it long before the last one.
+        """
+        groups: dict[int, list[str]] = defaultdict(list)
+        for name in names:
+            dimension = _dimension(self.shape(name))
+            if name not in self._moments and dimension <= METRIC_LIMIT:
+                patches = math.prod(self.shape(name).output_size(self.traces[name].input_size))
+                images = PATCHES_PER_DIMENSION * dimension / (patches * self.traces[name].calls)
+                batches = max(math.ceil(images / CALIBRATION_BATCH), MOMENT_BATCHES)
+                groups[min(batches, len(self.calibration))].append(name)
+        for batches, group in groups.items():
+            self._moments |= moments(self.dense, self.calibration[:batches], group)
 
     def assemble(self, plan: Plan) -> nn.Module:
         """The dense network with the plan's layers factorised, then repaired; in eval mode.
@@ -190,7 +206,7 @@ class Subject:
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
-        self.collect([name for name, choice in plan if (name, choice) not in self._factors])
+        self.collect([name for name, choice in plan if not self.has_factors(name, choice)])
         model = copy.deepcopy(self.dense)
         replace_(
             model,
@@ -203,7 +219,7 @@ class Subject:
                 for name, choice in plan
             },
         )
-        repair_(model, self.dense, plan, self.calibration)
+        repair_(model, self.dense, plan, self.calibration[:REPAIR_BATCHES])
         return model
 
     def _measure(self) -> Baseline:

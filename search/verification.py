@@ -140,7 +140,9 @@ def _loader(path: Path) -> ModuleType:
 def _reloaded(manifest: dict[str, Any], network: nn.Module) -> Check:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     layers = len(manifest["layers"])
-    return Check("reload", True, f"{layers} layers factorised, {parameters:,} parameters")
+    return Check(
+        "reload", True, f"{layers} layer{'s' * (layers != 1)} factorised, {parameters:,} parameters"
+    )
 
 
 def _parity(folder: Path, manifest: dict[str, Any], network: nn.Module) -> Iterator[Check]:
@@ -174,7 +176,9 @@ def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
 
 def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
     """Timed at the batch size, threads and kind of device that the job was about."""
-    objective = manifest["evidence"]["objective"]
+    # A cancelled job's result carries no objective: what it found was never confirmed.
+    unknown = {"batch": 1, "threads": 1, "device": "cpu"}
+    objective = unknown | manifest["evidence"].get("objective", {})
     batch, threads = objective["batch"], objective["threads"]
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
     dense: nn.Module = loader.build_dense(manifest["architecture"])
@@ -215,7 +219,7 @@ def _text(found: Verification) -> Iterator[str]:
         yield f"{check.name:8} {'ok' if check.holds else 'WRONG':6} {check.detail}"
     if found.speed is not None:
         speed = found.speed
-        threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
         yield (
             f"{'timing':8} {speed.speedup:5.2f}x {speed.result.p50_ms:.3f} ms against "
             f"{speed.dense.p50_ms:.3f} ms dense, here, on {speed.device}, "

@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("ranksearch"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # an upload is not sent twice, nor where a Host header says
     )
     app.state.settings = settings
     app.state.blobs = Blobs(settings.blobs)

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.store.errors import (
     ConflictError,
@@ -182,7 +183,20 @@ def _framework(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code
     code = FRAMEWORK.get(status, "invalid-request" if status < 500 else "internal")
     detail = f"{request.method} {request.url.path}: {error.detail}; /openapi.json tells what is"
-    return ProblemError(code, detail, headers=error.headers).response(request, status)
+    headers = dict(error.headers or {})
+    if status == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return ProblemError(code, detail, headers=headers).response(request, status)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path; the framework names those of one of its routes."""
+
+    def is_routed(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("GET", "HEAD", "POST", "DELETE") if is_routed(method)]
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
 from service.deps import BlobsDep, SettingsDep
 from service.problems import ProblemError
@@ -58,10 +59,13 @@ async def _write(request: Request, writer: BlobWriter, limit: int) -> None:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
-    async for piece in _pieces(request.stream()):
-        if writer.size_bytes + len(piece) > limit:
-            raise _too_large(limit)
-        await run_in_threadpool(writer.write, piece)
+    try:
+        async for piece in _pieces(request.stream()):
+            if writer.size_bytes + len(piece) > limit:
+                raise _too_large(limit)
+            await run_in_threadpool(writer.write, piece)
+    except ClientDisconnect as error:  # no mistake of ours to be logged, and nobody to answer
+        raise ProblemError("invalid-request", "the connection was closed too early") from error
     if wanted not in (None, writer.sha256):
         raise ProblemError(
             "checksum-mismatch",

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from service.settings import Settings
+from service.store.blobs import Blobs
 from service.store.lease import Lease
 from service.store.session import make_engine, make_sessions
 from workers.logs import log_to_stderr
@@ -21,6 +22,7 @@ def main(command: Callable[[Lease], Sequence[str]] = job_command) -> None:
     engine = make_engine(settings.database)
     supervisor = Supervisor(
         make_sessions(engine),
+        blobs=Blobs(settings.blobs),
         owner=f"{socket.gethostname()}:{os.getpid()}"[-100:],
         work_dir=settings.data_dir / "work",
         lease_seconds=settings.lease_seconds,

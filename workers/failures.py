@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from compress.errors import ArchitectureError, CompressError, UnsupportedLayerError, WeightsError
 from search.config import ConfigError
-from search.errors import DataError, SearchError
+from search.errors import DataError, EnumerationError, SearchError
 from search.subject import DeviceError
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,6 +22,7 @@ _REASONS: tuple[tuple[type[Exception], str, bool], ...] = (
     (UnsupportedLayerError, "unsupported", False),
     (ConfigError, "budget_invalid", False),
     (ValidationError, "budget_invalid", False),
+    (EnumerationError, "unsupported", False),
     (DeviceError, "device_unavailable", True),
     (torch.OutOfMemoryError, "out_of_memory", True),
     (MemoryError, "out_of_memory", True),

@@ -74,7 +74,11 @@ class Heartbeat:
             except DBAPIError as error:
                 log.warning(
                     "lease not renewed",
-                    extra={"job": self._lease.job_id, "silence": self.silence, "cause": str(error.orig)},
+                    extra={
+                        "job": self._lease.job_id,
+                        "silence": self.silence,
+                        "cause": str(error.orig),
+                    },
                 )
                 continue
             self._renewed_at = sent_at

@@ -24,7 +24,7 @@ from workers.parent import bind_to
 log = logging.getLogger(__name__)
 
 
-class Stopped(BaseException):  # noqa: N818, a command like KeyboardInterrupt, which nobody catches
+class Stopped(BaseException):
     """SIGTERM came."""
 
 
@@ -54,9 +54,7 @@ def _work(lease: Lease, started: float) -> Exit:
     settings = Settings.from_environment()
     engine = make_engine(settings.database)
     try:
-        journal = Journal(
-            make_sessions(engine), lease, patience_seconds=settings.lease_seconds
-        )
+        journal = Journal(make_sessions(engine), lease, patience_seconds=settings.lease_seconds)
         carry_out(journal, settings, started)
     finally:
         engine.dispose()

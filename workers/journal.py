@@ -9,6 +9,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store.lease import Lease
+from service.store.session import reading
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +46,29 @@ class Journal:
         Raises:
             LeaseLostError: the job is no longer ours; nothing was written.
         """
-        return self._insist(lambda session: step(session, self.lease, *args, **kwargs))
+
+        def take() -> R:
+            with self._sessions.begin() as session:
+                return step(session, self.lease, *args, **kwargs)
+
+        return self._insist(take)
 
     def read(
         self, question: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Ask a question of the store, which needs no lease."""
-        return self._insist(lambda session: question(session, *args, **kwargs))
 
-    def _insist(self, work: Callable[[Session], R]) -> R:
+        def ask() -> R:
+            with reading(self._sessions) as session:
+                return question(session, *args, **kwargs)
+
+        return self._insist(ask)
+
+    def _insist(self, work: Callable[[], R]) -> R:
         give_up_at = time.monotonic() + self._patience_seconds
         while True:
             try:
-                with self._sessions.begin() as session:
-                    return work(session)
+                return work()
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() > give_up_at:
                     raise

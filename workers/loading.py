@@ -43,9 +43,7 @@ class Order:
 def read_rows(session: Session, job_id: str) -> Rows:
     """The rows of a job."""
     job = jobs.get(session, job_id)
-    return Rows(
-        job, models.get(session, job.model_id), datasets.get(session, job.dataset_id)
-    )
+    return Rows(job, models.get(session, job.model_id), datasets.get(session, job.dataset_id))
 
 
 def load(rows: Rows, blobs: Blobs, data_root: Path) -> Order:

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 LINE_BYTES = 16384
-LINES_KEPT = 20
+LINES_KEPT = 10
+# Left out of the reason of a failure: the frames of a traceback and the records of the log, which
+# name the paths of this machine and are in the log already.
+FRAME_OR_RECORD = (" ", "{")
 
 
 class JobProcess:
@@ -79,7 +82,8 @@ class JobProcess:
         with self._child.stdout as output:
             while line := output.readline(LINE_BYTES):
                 text = line.decode(errors="replace")
-                self._lines.append(text.rstrip("\n"))
+                if not text.startswith(FRAME_OR_RECORD):
+                    self._lines.append(text.rstrip("\n"))
                 with suppress(OSError, ValueError):  # a closed log must not block the job
                     sys.stderr.write(text)
                     sys.stderr.flush()

@@ -16,10 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from search.config import Limits
-from service.store import jobs
+from service.store import garbage, jobs
 from service.store import lease as leases
+from service.store.blobs import Blobs
 from service.store.errors import LeaseLostError
 from service.store.lease import Lease
+from service.store.session import reading
 from service.store.tables import JobState
 from workers.heartbeat import Heartbeat
 from workers.process import JobProcess
@@ -58,6 +60,7 @@ class Supervisor:
         self,
         sessions: sessionmaker[Session],
         *,
+        blobs: Blobs,
         owner: str,
         work_dir: Path,
         lease_seconds: float,
@@ -68,11 +71,13 @@ class Supervisor:
         """Prepare; `run` begins.
 
         Args:
+            blobs: tidied up after each job.
             owner: who holds the leases, for people who read the table.
             work_dir: gets one folder for each running job, removed when its process has ended.
             grace_seconds: how long a job process may run beyond the job's `max_seconds`.
         """
         self._sessions = sessions
+        self._blobs = blobs
         self._owner = owner
         self._work_dir = work_dir
         self._lease_seconds = lease_seconds
@@ -124,12 +129,16 @@ class Supervisor:
         heartbeat.start()
         try:
             self._supervise(lease, heartbeat, asked_at + seconds + self._grace_seconds)
+        except OSError as error:  # no room for its folder, or no more processes
+            log.exception("job not started", extra={"job": lease.job_id})
+            self._settle(lease, heartbeat, End.EXITED, f"the job process did not start: {error}")
         finally:
             heartbeat.stop()
+        self._tidy()
         return True
 
     def _supervise(self, lease: Lease, heartbeat: Heartbeat, deadline: float) -> None:
-        folder = self._work_dir / lease.job_id
+        folder = (self._work_dir / lease.job_id).resolve()
         shutil.rmtree(folder, ignore_errors=True)  # of a worker that was killed with the job
         folder.mkdir(parents=True)
         process = JobProcess(
@@ -181,6 +190,15 @@ class Supervisor:
             except DBAPIError as error:
                 log.warning("job not closed", extra={"job": lease.job_id, "cause": str(error.orig)})
                 self._wait(self._poll_seconds)
+
+    def _tidy(self) -> None:
+        """Remove files that no row needs: results that better ones have replaced, above all."""
+        try:
+            with reading(self._sessions) as session:
+                removed = garbage.collect(session, self._blobs)
+            log.info("blobs tidied", extra={"files": len(removed) + self._blobs.sweep()})
+        except (DBAPIError, OSError) as error:
+            log.warning("blobs not tidied", extra={"cause": str(error)})
 
     def _wake(self) -> None:
         self._news.put(None)

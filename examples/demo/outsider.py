@@ -25,7 +25,10 @@ class Blocker(MetaPathFinder):
     """Refuses to find our packages, although this interpreter has them installed."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 (the protocol's own)
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if fullname.partition(".")[0] in OURS:
             raise ModuleNotFoundError(f"{fullname} is blocked here", name=fullname)

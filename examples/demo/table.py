@@ -11,8 +11,11 @@ from rich.table import Table
 from service.schemas import JobOut
 
 
-def dense_row(race: Mapping[str, Any], samples: int, baseline: Mapping[str, Any]) -> dict[str, Any]:
+def dense_row(
+    race: Mapping[str, Any], samples: int, baseline: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """What all others are compared with."""
+    assert baseline is not None
     return {
         "network": "dense",
         "accuracy": 100 * race["dense_right"] / samples,
@@ -39,16 +42,18 @@ def result_row(
     """
     evidence = json.loads((result / "manifest.json").read_text())["evidence"]
     found = evidence["result"] or evidence["dense"]  # the dense network where nothing is gained
-    samples = evidence["splits"]["confirmation"]
-    dense = 100 * race["dense_right"] / samples
+    loss = found.get("loss", {"value": 0.0, "upper": 0.0})
+    percent = 100 / evidence["splits"]["confirmation"]
+    dense = percent * race["dense_right"]
+    ratio = race["ratios"][name]
     assert job.started_at is not None
     assert job.finished_at is not None
-    ratio = race["ratios"][name]
     return {
         "network": name,
-        "accuracy": 100 * right["load.py"] / samples,
-        "accuracy_at_least": dense - found["loss"]["upper"] if "loss" in found else dense,
-        "loss": found.get("loss"),
+        "accuracy": percent * right["load.py"],
+        "accuracy_at_least": dense - loss["upper"],
+        "loss": loss,
+        "stranger_differs": max(abs(dense - loss["value"] - percent * n) for n in right.values()),
         "latency_ms": race["timings"][name],
         "speedup": 1 / ratio["median"],
         "speedup_low": 1 / ratio["high"],
@@ -58,7 +63,6 @@ def result_row(
         "evaluations": sum(job.counts.values()),
         "seconds": round((job.finished_at - job.started_at).total_seconds(), 1),
         "verdict": job.verdict,
-        "right": dict(right),
     }
 
 

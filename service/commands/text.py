@@ -40,7 +40,7 @@ def job_lines(job: JobOut) -> Iterator[str]:
     if job.phase and not job.state.is_terminal:
         yield f"phase       {job.phase}"
     if job.reason:
-        yield f"reason      {job.reason['code']}: {job.reason['message']}"
+        yield f"reason      {job.reason['code']}: {job.reason['detail']}"
     if job.best:
         yield from _best_lines(job.best, job.request, job.baseline)
 

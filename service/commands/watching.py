@@ -53,5 +53,6 @@ def _phase(job: JobOut) -> str:
 
 def _words(job: JobOut) -> str:
     done, most = (job.progress.get(f"evaluations_{part}") for part in ("done", "max"))
-    evaluations = f"{done}/{most} evaluations · " if done and most else ""
-    return evaluations + (best_words(job.best) if done or job.best else "")
+    if not done:
+        return str(job.progress.get("message", ""))
+    return f"{done}/{most} evaluations · {best_words(job.best)}"

@@ -102,7 +102,8 @@ def test_a_malformed_file_is_refused_with_a_sentence(written, header, data, mess
 
 
 def test_one_name_for_two_tensors_is_refused(written):
-    text = '{"a": %s, "a": %s}' % tuple(json.dumps(entry(i, i + 1, [1])) for i in (0, 1))
+    first, second = json.dumps(entry(0, 1, [1])), json.dumps(entry(1, 2, [1]))
+    text = f'{{"a": {first}, "a": {second}}}'
     with pytest.raises(ValueError, match="expected at 0"):
         read_safetensors(written(text.encode(), b"12"))
 

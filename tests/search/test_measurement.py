@@ -33,9 +33,7 @@ class Recorder(nn.Module):
                 "threads": torch.get_num_threads(),
                 "inference": torch.is_inference_mode_enabled(),
                 "input_is_last": x.is_contiguous(memory_format=torch.channels_last),
-                "weight_is_last": self.conv.weight.is_contiguous(
-                    memory_format=torch.channels_last
-                ),
+                "weight_is_last": self.conv.weight.is_contiguous(memory_format=torch.channels_last),
             }
         )
         return self.conv(x)

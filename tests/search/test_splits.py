@@ -31,9 +31,7 @@ def test_splits_are_disjoint_and_use_every_image(count, training, seed):
     assert torch.cat(used).sort().values.tolist() == list(range(count))
 
 
-@pytest.mark.parametrize(
-    ("training", "wanted"), [(2000, (512, 400, 600)), (0, (200, 320, 480))]
-)
+@pytest.mark.parametrize(("training", "wanted"), [(2000, (512, 400, 600)), (0, (200, 320, 480))])
 def test_shares_are_forty_to_sixty_after_calibration(training, wanted):
     splits = make_splits(arrays(1000, training), needs_labels=True)
     sizes = len(splits.calibration), len(splits.search), len(splits.confirmation)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from search.config import Budget
@@ -20,6 +19,7 @@ from service.store.blobs import Blobs
 from service.store.tables import JobState
 from tests.service.conftest import TOKEN, claim, publish, record
 from tests.service.files import arrays_npz, weights
+from tests.service.live import serving
 
 CONTENT = bytes(range(256)) * 4000
 BUDGET = Budget(max_loss=0.5, unit="points")
@@ -27,16 +27,8 @@ BUDGET = Budget(max_loss=0.5, unit="points")
 
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
-    """The application behind uvicorn on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        with Client(address := f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            client.wait_until_up(30)
-        yield address
-        server.should_exit = True
-        thread.join()
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import base64
 import hashlib
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,8 +169,6 @@ def test_a_download_of_any_size_is_put_together_from_any_pieces(client, url):
 
 
 def test_a_file_that_has_vanished_is_a_problem_before_the_answer_begins(app, url, settings):
-    from fastapi.testclient import TestClient
-
     blob = settings.blobs / DIGEST.hexdigest()[:2] / DIGEST.hexdigest()
     blob.unlink()
     headers = {"Authorization": f"Bearer {settings.token}"}

@@ -5,6 +5,7 @@ import os
 import time
 
 import numpy as np
+
 from tests.service.files import weights
 
 

@@ -98,7 +98,7 @@ def test_an_encoded_body_is_refused(client, traces):
 @pytest.mark.parametrize("upload", UPLOADS)
 @pytest.mark.parametrize("step", ["write", "commit"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_nothing_behind(client, traces, monkeypatch, upload, step, number):
+def test_a_full_disk_leaves_nothing_behind(client, traces, monkeypatch, *, upload, step, number):
     def full(*_):
         raise OSError(number, "no space")
 

@@ -174,9 +174,10 @@ def file(tmp_path_factory):
 def test_a_changed_byte_is_refused_or_harmless(file, where, byte):
     file.write_bytes(WHOLE[:where] + bytes([byte]) + WHOLE[where + 1 :])
     try:
-        assert count_parameters(file) >= 0
-    except ProblemError as error:
-        assert error.code in {"unsafe-file", "malformed-file", "not-finite"}
+        parameters = count_parameters(file)
+    except ProblemError:
+        return
+    assert parameters in (0, 36)  # a byte in the name of a statistic makes it none
 
 
 @given(st.binary(max_size=200))

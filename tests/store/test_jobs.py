@@ -1,7 +1,8 @@
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import aliased
 
-from service.store import clock, events, jobs
+from service.store import events, jobs
 from service.store.errors import CursorError, NameTakenError, NotFoundError, StateConflictError
 from service.store.lease import claim, finish, release
 from service.store.session import reading
@@ -212,7 +213,8 @@ def test_a_list_that_grows_while_it_is_read_repeats_nothing_and_leaves_out_nothi
 def test_jobs_of_one_moment_are_told_apart_by_their_ids(sessions):
     with sessions.begin() as session:
         there = [submit(session).id for _ in range(5)]
-        session.execute(update(JobRow).values(created_at=clock.now(session)))
+        one_moment = select(func.max(aliased(JobRow).created_at)).scalar_subquery()
+        session.execute(update(JobRow).values(created_at=one_moment))
         assert pages(session, 2) == sorted(there, reverse=True)
 
 

@@ -24,7 +24,7 @@ def main(behaviour: str, diary: str, job_id: str, token: str, attempt: str) -> i
         with Path(diary).open("a") as file:
             file.write(f"child {job_id} {attempt} {child.pid}\n")
     if behaviour == "bound":
-        from workers.parent import bind_to
+        from workers.parent import bind_to  # noqa: PLC0415, the others need nothing of ours
 
         assert bind_to(os.getppid())
     note("start")
@@ -50,7 +50,7 @@ def succeed(url: str, job_id: str, token: str) -> None:
     if url.startswith("sqlite:///"):
         connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)
     else:
-        import psycopg
+        import psycopg  # noqa: PLC0415, a tenth of a second
 
         connection = psycopg.connect(url.replace("+psycopg", ""))
     with connection:

@@ -26,7 +26,12 @@ def submit(sessions: sessionmaker[Session], count: int = 1, **request: object) -
     """Queue jobs on a model and data that are not there; their ids."""
     with sessions.begin() as session:
         model = models.add(
-            session, name="m", architecture="digits_cnn", sha256="0" * 64, size_bytes=1, parameters=1
+            session,
+            name="m",
+            architecture="digits_cnn",
+            sha256="0" * 64,
+            size_bytes=1,
+            parameters=1,
         )
         dataset = datasets.add(
             session, name="d", builtin="digits", sha256=None, size_bytes=0, description={}
@@ -47,9 +52,11 @@ def cancel(sessions: sessionmaker[Session], job_id: str) -> None:
         jobs.cancel(session, job_id)
 
 
-def eventually(holds: Callable[[], bool], what: str = "") -> None:
+def eventually(
+    holds: Callable[[], bool], what: str = "", seconds: float = PATIENCE_SECONDS
+) -> None:
     """Wait until something holds, for as long as a busy machine may need."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"never came true: {what or holds}"
         time.sleep(0.05)

@@ -1,3 +1,4 @@
+import os
 import signal
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.store import lease as leases
+from service.store.blobs import Blobs
 from service.store.tables import JobRow, JobState
 from tests.workers.jobs import (
     Diary,
@@ -43,6 +45,7 @@ def supervised(sessions: Sessions, diary: Diary, behaviour: str, **options) -> I
     """A supervisor that works in a thread until the end of the test."""
     supervisor = Supervisor(
         sessions,
+        blobs=Blobs(diary.path.with_name("blobs")),
         owner="a test",
         work_dir=diary.path.with_name("work"),
         poll_seconds=0.05,
@@ -90,6 +93,7 @@ def test_a_job_whose_process_always_dies_fails_after_its_attempts_and_says_how(s
     assert job.reason["retryable"]
     assert "exit code 1" in job.reason["detail"]
     assert "RuntimeError: the cause of it" in job.reason["detail"]
+    assert "fake_job.py" not in job.reason["detail"]  # frames name the paths of this machine
 
 
 def test_a_job_process_killed_from_outside_is_started_again(sessions, diary):
@@ -158,6 +162,25 @@ def test_a_process_far_beyond_its_deadline_ends_the_job_as_timed_out(sessions, d
     assert job.reason["code"] == "timeout"
     assert job.reason["retryable"]
     assert not is_alive(process)
+
+
+def test_a_job_process_that_cannot_be_started_counts_as_an_attempt(sessions, diary):
+    [job_id] = submit(sessions)
+    diary.path.with_name("work").write_text("a file where the folder should be")
+    with supervised(sessions, diary, "succeed"):
+        job = ends(sessions, job_id, JobState.FAILED)
+    assert "did not start" in job.reason["detail"]
+
+
+def test_files_that_no_row_needs_any_more_are_removed_after_a_job(sessions, diary):
+    blobs = Blobs(diary.path.with_name("blobs"))
+    with blobs.writer() as writer:
+        writer.write(b"replaced by a better result")
+        replaced = writer.commit()
+    os.utime(blobs.path(replaced), (0, 0))  # long ago
+    submit(sessions)
+    with supervised(sessions, diary, "succeed"):
+        eventually(lambda: not blobs.path(replaced).exists(), "the file is removed")
 
 
 def test_a_job_that_fell_silent_is_taken_over(sessions, diary):

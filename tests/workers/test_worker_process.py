@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from service.store import lease as leases
 from service.store.session import reading
 from service.store.tables import JobRow, JobState
 from tests.workers.jobs import (
@@ -34,13 +35,15 @@ def diary(tmp_path: Path) -> Diary:
 class Worker:
     """A supervisor in a process of its own, with fake jobs."""
 
-    def __init__(self, behaviour: str, diary: Diary, database_url: str, folder: Path) -> None:
+    def __init__(
+        self, behaviour: str, diary: Diary, database_url: str, folder: Path, **settings: object
+    ) -> None:
         self.log = folder / "log"
         folder.mkdir()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(SUPERVISE), behaviour, str(diary.path)],
-                env=environment(database_url, folder, poll_seconds=0.05),
+                env=environment(database_url, folder, **({"poll_seconds": 0.05} | settings)),
                 stderr=log,
             )
 
@@ -52,8 +55,8 @@ class Worker:
 def start(database_url: str, diary: Diary, tmp_path: Path) -> Iterator:
     with ExitStack() as ends:
 
-        def start(behaviour: str, name: str = "worker") -> Worker:
-            worker = Worker(behaviour, diary, database_url, tmp_path / name)
+        def start(behaviour: str, name: str = "worker", **settings: object) -> Worker:
+            worker = Worker(behaviour, diary, database_url, tmp_path / name, **settings)
             ends.callback(worker.process.wait)
             ends.callback(worker.process.kill)
             return worker
@@ -111,6 +114,25 @@ def test_a_supervisor_killed_with_9_takes_its_job_process_along(start, sessions,
     process = runs(diary)
     worker.process.kill()
     eventually(lambda: not is_alive(process), "the job process is gone")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_worker_frozen_past_its_lease_kills_its_process_when_it_thaws(start, sessions, diary):
+    [job_id] = submit(sessions)
+    worker = start("hang", lease_seconds=1.0)
+    process = runs(diary)
+    worker.process.send_signal(signal.SIGSTOP)
+
+    def take_over() -> bool:
+        with sessions.begin() as session:
+            return leases.claim(session, "another worker", 600.0) is not None
+
+    eventually(take_over, "the lease runs out")
+    assert is_alive(process)
+    worker.process.send_signal(signal.SIGCONT)
+    eventually(lambda: not is_alive(process), "the late process is killed")
+    job = read(sessions, job_id)
+    assert (job.state, job.attempt, job.lease_owner) == (JobState.RUNNING, 2, "another worker")
 
 
 @pytest.mark.parametrize(

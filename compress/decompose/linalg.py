@@ -1,0 +1,168 @@
+"""What the decompositions share: checks, eigenvectors and least squares, all in float64."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from compress.errors import CompressError, RankError, WeightsError
+
+# Of the mean variance: directions that vary less stay where the start has them.
+RIDGE = 1e-6
+# Of the largest variance: keeps the inverse root of a singular second moment finite.
+FLOOR = 1e-6
+
+
+def check_ranks(ranks: tuple[int, ...], limits: tuple[int, ...]) -> None:
+    """Refuse ranks that the weight does not allow.
+
+    Raises:
+        RankError: another number of ranks, or one that is no integer from 1 to its limit.
+    """
+    fits = len(ranks) == len(limits) and all(
+        type(rank) is int and 1 <= rank <= limit for rank, limit in zip(ranks, limits, strict=True)
+    )
+    if not fits:
+        raise RankError(f"ranks {ranks} came; integers between 1 and {limits} were wanted")
+
+
+def exact(weight: Tensor) -> Tensor:
+    """`weight` in float64, apart from the graph of its gradient.
+
+    Raises:
+        WeightsError: a value is NaN or infinite.
+    """
+    if not bool(weight.isfinite().all()):
+        raise WeightsError(
+            f"a weight of shape {tuple(weight.shape)} holds NaN or infinite values; "
+            "finite ones were wanted"
+        )
+    return weight.detach().double()
+
+
+def exact_metric(metric: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The second moment (D, D) of the input patches of `weight` (O, ...), in float64.
+
+    None, the plain norm, where nothing ever comes in: all inputs are then alike.
+
+    Raises:
+        CompressError: `metric` has another shape, or holds NaN or infinite values.
+    """
+    if metric is None:
+        return None
+    size = weight[0].numel()
+    if tuple(metric.shape) != (size, size):
+        raise CompressError(
+            f"a second moment of shape {tuple(metric.shape)} came for a weight of shape "
+            f"{tuple(weight.shape)}; {(size, size)} was wanted"
+        )
+    if not bool(metric.isfinite().all()):
+        raise CompressError("the second moment of the inputs holds NaN or infinite values")
+    metric = metric.detach().to(weight.device, torch.float64)
+    return metric if metric.trace() > 0 else None
+
+
+def unfold(tensor: Tensor, mode: int) -> Tensor:
+    """The mode-n unfolding: (size of the mode, all the rest)."""
+    return tensor.movedim(mode, 0).flatten(1)
+
+
+def falling_eigenvectors(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (n,), largest first and none below zero, and eigenvectors (n, n) as columns."""
+    values, vectors = torch.linalg.eigh(gram)
+    return values.flip(0).clamp_min(0), vectors.flip(1)
+
+
+def roots(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric square root of a second moment (n, n) and its inverse, variances floored."""
+    values, vectors = falling_eigenvectors(moment)
+    deviations = values.clamp_min(FLOOR * values[0]).sqrt()
+    return (vectors * deviations) @ vectors.T, (vectors / deviations) @ vectors.T
+
+
+def kronecker_factors(metric: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """(rows, rows) and (columns, columns), whose Kronecker product has the partial traces of
+    `metric` (rows * columns, rows * columns)."""
+    blocks = metric.reshape(rows, columns, rows, columns)
+    over_rows = blocks.diagonal(dim1=1, dim2=3).sum(-1)
+    over_columns = blocks.diagonal(dim1=0, dim2=2).sum(-1)
+    return over_rows, over_columns / over_rows.trace()
+
+
+def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """The Cholesky factor of `gram` + shift * I, and the shift: `ridge` of the mean diagonal.
+
+    The shift is multiplied by 10 for as long as round-off makes the sum indefinite.
+    """
+    shift = ridge * float(gram.diagonal().mean())
+    for _ in range(12):
+        factor, failed = torch.linalg.cholesky_ex(_shifted(gram, shift))
+        if not failed:
+            return factor, shift
+        shift *= 10
+    return torch.linalg.cholesky(_shifted(gram, shift)), shift
+
+
+def _shifted(gram: Tensor, shift: float) -> Tensor:
+    return gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def regression(gram: Tensor, cross: Tensor, start: Tensor, ridge: float = RIDGE) -> Tensor:
+    """The X that minimises tr(X G Xᵀ) - 2 tr(X Cᵀ) + shift * ‖X - start‖².
+
+    Drawn to `start` rather than to zero, so the loss without the last term never rises from
+    there (proximal least squares), and what the data leave open keeps its value.
+
+    Args:
+        gram: G (n, n), positive semidefinite.
+        cross: C (m, n).
+        start: (m, n).
+        ridge: the shift, as a share of the mean diagonal of G.
+    """
+    if not gram.any():
+        return start
+    factor, shift = cholesky(gram, ridge)
+    return torch.cholesky_solve((cross + shift * start).T, factor).T
+
+
+def kronecker_inverse(left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
+    """X -> left⁻¹ X right⁻¹ for two second moments, each with a ridge."""
+    left_factor, _ = cholesky(left, RIDGE)
+    right_factor, _ = cholesky(right, RIDGE)
+
+    def solve(tensor: Tensor) -> Tensor:
+        return torch.cholesky_solve(torch.cholesky_solve(tensor, left_factor).T, right_factor).T
+
+    return solve
+
+
+def conjugate_gradient(
+    apply: Callable[[Tensor], Tensor],
+    target: Tensor,
+    start: Tensor,
+    precondition: Callable[[Tensor], Tensor],
+    steps: int,
+) -> Tensor:
+    """`steps` of preconditioned conjugate gradients towards apply(X) = target.
+
+    The loss <X, apply(X)> - 2 <X, target> falls with every step, so a few are enough where
+    the next half-step of an alternation will move the target anyway.
+    """
+    solution = start
+    residual = target - apply(start)
+    direction = descent = precondition(residual)
+    slope = float((residual * descent).sum())
+    smallest = 1e-24 * float((target * precondition(target)).sum())
+    for _ in range(steps):
+        if slope <= smallest:
+            break
+        image = apply(direction)
+        curvature = float((direction * image).sum())
+        if curvature <= 0:
+            break
+        solution = solution + slope / curvature * direction
+        residual = residual - slope / curvature * image
+        descent = precondition(residual)
+        before, slope = slope, float((residual * descent).sum())
+        direction = descent + slope / before * direction
+    return solution

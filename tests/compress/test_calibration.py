@@ -1,0 +1,197 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from compress.calibration import Trace, evaluating, moments, trace, windows
+from compress.errors import CompressError, UnsupportedLayerError
+from compress.layers import shape_of
+
+# torch tells about its own copy of the input, once a process.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
+
+PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+GEOMETRIES = st.fixed_dictionaries(
+    {
+        "kernel_size": PAIRS,
+        "stride": PAIRS,
+        "dilation": PAIRS,
+        "padding": st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.just("same")),
+        "padding_mode": st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+    }
+).map(lambda g: g | {"stride": (1, 1)} if g["padding"] == "same" else g)
+
+
+def patches(conv, x):
+    """Every patch as a row: the outputs of a convolution whose kernels pick one entry each."""
+    size = conv.weight[0].numel()
+    picker = nn.Conv2d(
+        conv.in_channels,
+        size,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        padding_mode=conv.padding_mode,
+        bias=False,
+        dtype=x.dtype,
+    )
+    picker.weight.data = torch.eye(size, dtype=x.dtype).view(size, *conv.weight.shape[1:])
+    with torch.no_grad():
+        return picker(x).movedim(1, -1).reshape(-1, size)
+
+
+@settings(max_examples=60)
+@given(geometry=GEOMETRIES, seed=st.integers(0, 2**16))
+def test_moments_are_the_averages_over_all_patches(geometry, seed):
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(3, 4, dtype=torch.float64, **geometry)
+    x = torch.randn(5, 3, 7, 8, dtype=torch.float64)
+    expected = patches(conv, x)
+    found = moments(nn.Sequential(conv), x.split(2), ["0"])["0"]
+    assert found.count == len(expected)
+    torch.testing.assert_close(found.mean, expected.mean(0))
+    torch.testing.assert_close(found.second, expected.T @ expected / len(expected))
+
+
+@given(geometry=GEOMETRIES)
+def test_windows_times_the_weight_are_the_convolution(geometry):
+    conv = nn.Conv2d(3, 4, dtype=torch.float64, **geometry)
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    rows = windows(shape_of(conv), x).flatten(3)
+    torch.testing.assert_close(
+        (rows @ conv.weight.flatten(1).T + conv.bias).movedim(-1, 1), conv(x)
+    )
+
+
+def test_windows_of_one_unbatched_image_in_any_layout():
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    x = torch.randn(2, 3, 7, 8)
+    expected = windows(shape_of(conv), x)
+    assert torch.equal(windows(shape_of(conv), x[0]), expected[:1])
+    assert torch.equal(windows(shape_of(conv), x.to(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 2**30), (20, 2**30), (200, 2**30), (8192, 1)])
+def test_the_size_of_the_chunks_does_not_matter(monkeypatch, rows, size):
+    conv = nn.Conv2d(3, 4, 3, padding=1, stride=2, dtype=torch.float64)
+    x = torch.randn(5, 3, 9, 9, dtype=torch.float64)
+    whole = moments(nn.Sequential(conv), [x], ["0"])["0"]
+    monkeypatch.setattr("compress.calibration.CHUNK_ROWS", rows)
+    monkeypatch.setattr("compress.calibration.CHUNK_BYTES", size)
+    parts = moments(nn.Sequential(conv), [x], ["0"])["0"]
+    assert parts.count == whole.count
+    torch.testing.assert_close(parts.second, whole.second)
+    torch.testing.assert_close(parts.mean, whole.mean)
+
+
+def test_patches_never_take_more_than_the_limit(monkeypatch):
+    sizes = []
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: (sizes.append(b.nbytes), matmul(a, b))[1]
+    )
+    monkeypatch.setattr("compress.calibration.CHUNK_BYTES", 10_000)
+    conv = nn.Conv2d(8, 4, 3, padding=1)
+    moments(nn.Sequential(conv), [torch.randn(3, 8, 16, 16)], ["0"])
+    assert sum(sizes) == 3 * 16 * 16 * 72 * 4
+    assert max(sizes) <= 10_000
+
+
+def test_float32_sums_stay_exact():
+    x = torch.rand(64, 4, 16, 16) + 10  # sums in float32 alone would lose the small part
+    conv = nn.Conv2d(4, 4, 3)
+    expected = patches(conv, x.double())
+    found = moments(nn.Sequential(conv), x.split(8), ["0"])["0"]
+    assert found.second.dtype == found.mean.dtype == torch.float64
+    torch.testing.assert_close(
+        found.second, expected.T @ expected / len(expected), rtol=2e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_overflow(dtype):
+    linear = nn.Linear(2, 2, dtype=dtype)
+    x = torch.full((300, 2), 256, dtype=dtype)
+    found = moments(nn.Sequential(linear), [x], ["0"])["0"]
+    torch.testing.assert_close(found.second, torch.full((2, 2), 65536, dtype=torch.float64))
+
+
+def test_a_linear_layer_counts_every_vector():
+    x = torch.randn(4, 5, 6, 3, dtype=torch.float64)
+    found = moments(nn.Sequential(nn.Linear(3, 2, dtype=torch.float64)), x.split(1), ["0"])["0"]
+    rows = x.reshape(-1, 3)
+    assert found.count == 120
+    torch.testing.assert_close(found.second, rows.T @ rows / 120)
+
+
+class Twice(nn.Module):
+    """One layer called on two sizes, one whose weight is read, one that is never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+        self.read = nn.Linear(3, 3)
+        self.last = nn.Linear(3, 2)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.norm(self.conv(F.avg_pool2d(self.conv(x), 2)))
+        return self.last(F.linear(x.movedim(1, -1), self.read.weight))
+
+
+def test_every_call_counts():
+    model = Twice().double().eval()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    both = torch.cat(
+        [patches(model.conv, x), patches(model.conv, F.avg_pool2d(model.conv(x), 2))]
+    ).detach()
+    found = moments(model, [x], ["conv"])["conv"]
+    assert found.count == 4 * (64 + 16)
+    torch.testing.assert_close(found.second, both.T @ both / len(both))
+
+
+def test_a_trace_has_the_layers_in_the_order_of_their_calls():
+    assert list(trace(Twice(), torch.randn(2, 3, 8, 8)).items()) == [
+        ("conv", Trace(calls=2, input_size=(8, 8), input_shape=(2, 3, 8, 8))),
+        ("last", Trace(calls=1, input_size=(16, 1), input_shape=(2, 4, 4, 3))),
+    ]
+
+
+@pytest.mark.parametrize("name", ["read", "unused"])
+def test_a_layer_that_is_never_called_has_no_moments(name):
+    with pytest.raises(CompressError, match=f"'{name}' is never called"):
+        moments(Twice(), [torch.randn(2, 3, 8, 8)], [name])
+
+
+def test_a_grouped_convolution_has_no_moments():
+    with pytest.raises(UnsupportedLayerError, match="groups=3"):
+        moments(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)), [], ["0"])
+
+
+def test_what_is_not_finite_is_told():
+    x = torch.randn(2, 3, 8, 8)
+    x[1, 2, 3, 4] = torch.inf
+    with pytest.raises(CompressError, match="enters layer 'conv' is not finite"):
+        moments(Twice(), [x], ["conv"])
+
+
+def test_the_network_is_left_as_it_was():
+    model = Twice()
+    model.conv.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.randn(2, 3, 8, 8)
+    moments(model, [x], ["conv"])
+    trace(model, x)
+    with pytest.raises(RuntimeError, match="shape"):
+        moments(model, [x[:, :2]], ["conv"])
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        1 / 0  # noqa: B018
+    assert [m.training for m in model.modules()] == [m is not model.conv for m in model.modules()]
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.is_grad_enabled()

@@ -1,0 +1,138 @@
+import re
+from dataclasses import asdict
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
+
+from compress.architectures import build
+from compress.catalog import METHODS
+from compress.errors import UnsupportedLayerError
+from compress.layers import find_obstacles, inspect, shape_of
+from compress.load import build_layer
+from compress.shape import ConvShape, LinearShape
+
+# torch tells about its own copy of the input, once a process.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
+
+PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    stride=PAIRS,
+    dilation=PAIRS,
+    kernel_size=PAIRS,
+    padding=st.one_of(PAIRS, st.just("valid"), st.just("same")),
+    groups=st.sampled_from([1, 2]),
+    padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+    bias=st.booleans(),
+)
+def test_a_shape_builds_the_layer_that_has_it(stride, padding, **geometry):
+    stride = (1, 1) if padding == "same" else stride
+    shape = ConvShape(in_channels=4, out_channels=6, stride=stride, padding=padding, **geometry)
+    layer = nn.Conv2d(**asdict(shape))
+    assert shape_of(layer) == shape
+    assert shape.parameters == sum(parameter.numel() for parameter in layer.parameters())
+    assert shape.output_size((9, 11)) == layer(torch.zeros(1, 4, 9, 11)).shape[-2:]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_has_a_shape(bias):
+    shape = LinearShape(in_features=3, out_features=2, bias=bias)
+    assert shape_of(nn.Linear(3, 2, bias=bias)) == shape
+
+
+def test_what_is_no_plain_layer_has_no_shape():
+    with pytest.raises(UnsupportedLayerError, match="ReLU, a plain Conv2d or Linear was wanted"):
+        shape_of(nn.ReLU())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_32", "convnext_tiny", "swin_t", "digits_cnn"])
+def test_every_parameter_of_a_network_stands_in_one_row(name):
+    with torch.device("meta"):
+        model = build(name)
+    rows = [report.name for report in inspect(model)]
+    owners = {key.rpartition(".")[0] for key, _ in model.named_parameters()}
+    assert len(rows) == len(set(rows))
+    assert set(rows) == owners
+
+
+def test_a_layer_is_open_to_the_methods_that_do_not_refuse_it(tiny):
+    reports = {report.name: report for report in inspect(tiny)}
+    conv, norm = reports["conv3"], reports["norm3"]
+    assert conv.shape == shape_of(tiny.conv3)
+    assert conv.reason is None
+    assert set(conv.refusals) < set(METHODS)
+    assert all(conv.refusals.values())
+    assert norm.shape is None
+    assert "BatchNorm2d: only Conv2d and Linear" in norm.reason
+
+
+def test_a_layer_that_every_method_refuses_says_why():
+    report = inspect(nn.Sequential(nn.Linear(1, 1)))[0]
+    assert set(report.refusals) == set(METHODS)
+    assert all(f"{method}: {report.refusals[method]}" in report.reason for method in METHODS)
+
+
+class MyConv(nn.Conv2d):
+    pass
+
+
+FACTORIZED = build_layer(
+    [
+        ["reduce", "Linear", {"in_features": 4, "out_features": 2, "bias": False}],
+        ["expand", "Linear", {"in_features": 2, "out_features": 4}],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2d(4, 4, 3, groups=2), r"grouped convolution \(groups=2\)"),
+        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d: only Conv2d and Linear"),
+        (nn.Conv1d(4, 4, 3), "Conv1d: only"),
+        (nn.LSTM(4, 4), "LSTM: only"),
+        (nn.Embedding(4, 4), "Embedding: only"),
+        (MyConv(4, 4, 3), "MyConv, a subclass of Conv2d"),
+        (parametrizations.weight_norm(nn.Linear(4, 4)), "computed by a parametrisation"),
+        (parametrizations.orthogonal(nn.Conv2d(4, 4, 1)), "computed by a parametrisation"),
+        (nn.Linear(4, 4, dtype=torch.complex64), "torch.complex64, real floating point"),
+        (FACTORIZED, "factorised already"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_layer_that_no_method_may_touch_says_why(layer, reason):
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    assert list(find_obstacles(model)) == ["1"]
+    reports = {report.name: report for report in inspect(model)}
+    assert list(reports) == ["0", "1"]
+    assert re.search(reason, reports["1"].reason)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_a_weight_norm_of_the_old_kind_is_an_obstacle():
+    assert "computed from other parameters" in find_obstacles(weight_norm(nn.Linear(4, 4)))[""]
+
+
+def test_attention_reads_the_weight_of_its_last_layer_itself():
+    obstacles = find_obstacles(nn.MultiheadAttention(8, 2))
+    assert "subclass of Linear" in obstacles["out_proj"]
+    assert "MultiheadAttention" in obstacles[""]
+
+
+def test_layers_that_share_a_parameter_name_each_other():
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 4)})
+    model["b"].weight = model["a"].weight
+    obstacles = find_obstacles(model)
+    assert obstacles.keys() == {"a", "b"}
+    assert obstacles["a"].endswith("those of b")
+    assert obstacles["b"].endswith("those of a")
+
+
+def test_a_layer_under_two_names_is_an_obstacle():
+    block = nn.Sequential(nn.Linear(4, 4))
+    assert find_obstacles(nn.ModuleDict({"a": block, "b": block}))["a.0"].endswith("those of b.0")

@@ -1,0 +1,238 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from compress.methods.registry import METHODS
+from compress.plan import Plan
+from compress.surgery import factorize_
+from search import analysis
+from search import subject as subject_module
+from search.analysis import analyse, table_key
+from search.config import Budget, ConfigError, Objective, SearchConfig
+from search.data import Arrays
+from search.subject import Subject
+from search.table import ChoiceTable
+from tests.search.subjects import told_race, weighed_layers
+
+BUDGET = Budget(max_loss=5, unit="points", metric="agreement")
+CONFIG = SearchConfig(budget=BUDGET, objective=Objective(device="cpu"))
+
+
+@pytest.fixture(autouse=True)
+def no_timing(monkeypatch):
+    monkeypatch.setattr(subject_module, "race", told_race)
+    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+
+
+def prepared(model, config=CONFIG):
+    images = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Subject.prepare(model, Arrays(images=images), config, {})
+
+
+def quiet(fraction, sentence):
+    pass
+
+
+@pytest.fixture
+def subject(tiny):
+    return prepared(tiny)
+
+
+def test_rows_are_dense_first_then_by_falling_parameters_and_none_beats_another(subject):
+    found = analyse(subject, CONFIG, quiet)
+    assert {layer.name for layer in found.layers} >= {"conv2", "conv3"}
+    for layer in found.layers:
+        dense, *rows = layer.choices
+        assert dense.choice is None
+        assert dense.loss == 0
+        assert rows
+        parameters = [row.parameters for row in rows]
+        assert parameters == sorted(parameters, reverse=True)
+        for row in rows:
+            assert row.latency_ms < 0.97 * dense.latency_ms
+            assert 0 < row.loss <= 1
+            others = [other for other in layer.choices if other is not row]
+            assert not any(
+                other.loss <= row.loss and other.latency_ms <= row.latency_ms for other in others
+            )
+
+
+def test_layers_come_in_the_order_in_which_the_network_calls_them(subject):
+    names = [layer.name for layer in analyse(subject, CONFIG, quiet).layers]
+    assert names == sorted(names)  # conv1, conv2, conv3
+
+
+def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
+    """Oracle: both layers run on the calibration images."""
+    moments = {}
+    found = analyse(subject, CONFIG, quiet)
+    x = torch.cat(subject.calibration)
+    inputs = {}
+    for name in ("conv2", "conv3"):
+        subject.dense.get_submodule(name).register_forward_pre_hook(
+            lambda module, args, name=name: inputs.__setitem__(name, args[0])
+        )
+    subject.dense(x)
+    for layer in found.layers:
+        if layer.name not in inputs:
+            continue
+        dense = subject.dense.get_submodule(layer.name)
+        bias = 0 if dense.bias is None else dense.bias[:, None, None]
+        wanted = dense(inputs[layer.name]) - bias
+        for row in layer.choices[1:]:
+            single = nn.Sequential(dense)
+            moments = {"0": _Moments(subject, layer.name)}
+            factorize_(single, Plan({"0": row.choice}), moments)
+            error = single(inputs[layer.name]) - bias - wanted
+            share = float(error.square().sum() / wanted.square().sum())
+            assert row.loss == pytest.approx(share, rel=1e-3, abs=1e-6)  # float32 layers
+
+
+class _Moments:
+    def __init__(self, subject, name):
+        subject.collect([name])
+        self.second = subject.metric(name)
+
+
+def test_costs_are_those_of_the_stages(subject):
+    found = analyse(subject, CONFIG, quiet)
+    for layer in found.layers:
+        shape = subject.shape(layer.name)
+        for row in layer.choices[1:]:
+            model = subject.assemble(Plan({layer.name: row.choice}))
+            stages = model.get_submodule(layer.name)
+            assert row.parameters == sum(weight.numel() for weight in stages.parameters())
+            stage_shapes = METHODS[row.choice.method].stages(shape, row.choice.ranks)
+            assert [s.name for s in stage_shapes] == [n for n, _ in stages.named_children()]
+        assert found.parameters((0,) * len(found.layers)) == subject.baseline.parameters
+
+
+def test_every_layer_is_a_row_or_has_a_reason(subject):
+    found = analyse(subject, CONFIG, quiet)
+    named = {layer.name for layer in found.layers} | set(found.kept_dense)
+    assert named == {layer.name for layer in subject.layers}
+    assert "BatchNorm2d" in found.kept_dense["norm1"]
+
+
+def test_where_nothing_is_faster_every_layer_says_how_slow_the_best_form_is(subject, monkeypatch):
+    def slow(layers, example, **settings):
+        return {name: 1.0 if name == "dense" else 0.98 + 0.1 * i for i, name in enumerate(layers)}
+
+    monkeypatch.setattr(analysis, "time_layers", slow)
+    found = analyse(subject, CONFIG, quiet)
+    assert found.layers == ()
+    assert "nothing was faster" in found.kept_dense["conv3"]
+    assert "108 % of the dense" in found.kept_dense["conv3"]
+
+
+def test_excluded_layers_stay_dense_and_unknown_ones_are_refused(subject):
+    found = analyse(subject, replace(CONFIG, exclude=("conv2",)), quiet)
+    assert "conv2" not in {layer.name for layer in found.layers}
+    assert found.kept_dense["conv2"] == "excluded by the order"
+    with pytest.raises(ConfigError, match="conv9"):
+        analyse(subject, replace(CONFIG, exclude=("conv9",)), quiet)
+
+
+def test_a_layer_whose_weight_is_read_elsewhere_stays_dense():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+            self.read = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return nn.functional.linear(self.conv(x).mean((2, 3)), self.read.weight)
+
+    found = analyse(prepared(Odd()), CONFIG, quiet)
+    assert found.kept_dense["read"] == "never called as a layer: its weight is read elsewhere"
+
+
+def test_a_layer_that_is_called_twice_counts_twice(monkeypatch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.wide = nn.Conv2d(3, 16, 1)
+            self.again = nn.Conv2d(16, 16, 3, padding=1)
+
+        def forward(self, x):
+            return self.again(self.again(self.wide(self.conv(x)))).mean((2, 3))
+
+    subject = prepared(Twice())
+    row = next(r for r in analyse(subject, CONFIG, quiet).layers if r.name == "again")
+    assert row.dense.macs == 2 * 64 * 16 * 16 * 9
+    assert row.dense.latency_ms == 2 * (16 * 16 * 9 + 16)
+    assert row.dense.parameters == 16 * 16 * 9 + 16
+    assert subject.baseline.macs == 64 * (9 + 48) + row.dense.macs
+
+
+def test_only_the_methods_of_the_order_are_tried(subject):
+    found = analyse(subject, replace(CONFIG, methods=("svd",)), quiet)
+    methods = {row.choice.method for layer in found.layers for row in layer.choices[1:]}
+    assert methods == {"svd"}
+
+
+def test_progress_rises_from_0_to_1_and_says_what_is_done(subject):
+    told = []
+    analyse(subject, CONFIG, lambda fraction, sentence: told.append((fraction, sentence)))
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0, 1)
+    assert any("timing the forms of conv3" in sentence for _, sentence in told)
+
+
+def test_the_factors_of_the_table_are_kept_and_the_moments_let_go(subject):
+    found = analyse(subject, CONFIG, quiet)
+    for layer in found.layers:
+        assert all(subject.has_factors(layer.name, row.choice) for row in layer.choices[1:])
+        assert subject.metric(layer.name) is None
+
+
+def test_the_table_survives_json(subject):
+    found = analyse(subject, CONFIG, quiet)
+    assert ChoiceTable.from_json(found.to_json()) == found
+    json.loads(found.to_json(), parse_constant=pytest.fail)  # no NaN
+
+
+def test_the_vbmf_choice_is_the_one_nearest_to_the_rank_of_a_clean_weight(tiny):
+    """A weight of rank 8 and a little noise: the analytic rank is 8 without doubt."""
+    generator = torch.Generator().manual_seed(0)
+    wide = nn.Conv2d(3, 64, 1)
+    conv = nn.Conv2d(64, 64, 3, padding=1)
+    low = torch.randn(64, 8, generator=generator) @ torch.randn(8, 576, generator=generator)
+    noise = 0.01 * torch.randn(64, 576, generator=generator)
+    with torch.no_grad():
+        conv.weight.copy_((low + noise).reshape(64, 64, 3, 3))
+    model = nn.Sequential(wide, conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    config = replace(CONFIG, methods=("svd",))
+    found = analyse(prepared(model, config), config, quiet)
+    row = next(layer for layer in found.layers if layer.name == "1")
+    ranks = [0, *(r.choice.ranks[0] for r in row.choices[1:])]
+    assert row.vbmf is not None
+    assert ranks[row.vbmf] == min(ranks[1:], key=lambda rank: abs(rank - 8))
+
+
+def test_the_key_of_a_table_changes_with_all_that_it_depends_on_and_nothing_else():
+    def key(model="m", dataset="d", config=CONFIG, device="cpu one", versions=None):
+        return table_key(model, dataset, config, device, versions or {"torch": "2"})
+
+    same = [
+        key(),
+        key(config=replace(CONFIG, budget=Budget(max_loss=1, unit="points"))),
+        key(config=replace(CONFIG, methods=tuple(reversed(CONFIG.methods)))),
+    ]
+    others = [
+        key(model="n"),
+        key(dataset="e"),
+        key(device="cpu two"),
+        key(versions={"torch": "3"}),
+        key(config=replace(CONFIG, methods=("svd",))),
+        key(config=replace(CONFIG, exclude=("conv1",))),
+        key(config=replace(CONFIG, objective=Objective(device="cpu", batch=2))),
+        key(config=replace(CONFIG, objective=Objective(device="cpu", threads=2))),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 1 + len(others)

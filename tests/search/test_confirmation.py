@@ -1,0 +1,197 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress.plan import Plan
+from search import confirmation
+from search.config import Budget
+from search.confirmation import BEYOND, WITHIN, confirm, finalists
+from search.evaluation import loss_on
+from search.strategy import Candidate, Costs
+from tests.search.subjects import WrittenSubject, config, told_race
+from tests.search.tables import layer, row, table
+
+NAN = float("nan")
+CHOICES = table(
+    layer("conv", 2.0, 100, *(row(0.1 * i, 2.0 - 0.3 * i, 90 - 10 * i, (i,)) for i in range(1, 6)))
+)
+
+
+@pytest.fixture(autouse=True)
+def no_timing(monkeypatch):
+    monkeypatch.setattr(confirmation, "race", told_race)
+
+
+def candidate(index, violation, time_share, loss=0.0):
+    return Candidate((index,), Costs(loss, violation, time_share, 0.5))
+
+
+def subject_of(budget, candidates, count=1000, dense_wrong=()):
+    """A subject whose point (i,) gets `wrong` samples wrong and takes `time_share`."""
+    subject = WrittenSubject(config(budget), torch.arange(count) % 4, dense_wrong)
+    for index, (wrong, time_share) in candidates.items():
+        subject.add(CHOICES.plan((index,)), range(wrong), time_share)
+    return subject
+
+
+def points(max_loss, confidence=None):
+    return Budget(max_loss=max_loss, unit="points", metric="top1", confidence=confidence)
+
+
+costs = st.builds(
+    lambda loss, margin, time: Costs(loss, loss + margin - 0.05, time, 0.5),
+    st.floats(0, 0.2),
+    st.floats(0, 0.1),
+    st.floats(0.05, 1.5) | st.just(NAN),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(costs, max_size=12))
+def test_finalists_get_faster_and_less_safe_one_after_the_other(many):
+    candidates = [Candidate((i,), each) for i, each in enumerate(many)]
+    order = finalists(candidates, 0.05)
+    assert len(order) <= WITHIN + BEYOND
+    times = [c.costs.time_share for c in order]
+    violations = [c.costs.violation for c in order]
+    assert times == sorted(times, reverse=True)
+    assert violations == sorted(violations)
+    assert all(time < 1 for time in times)
+    feasible = [c for c in candidates if c.costs.is_feasible and c.costs.time_share < 1]
+    if feasible:  # the fastest of them all is among them, and is preceded by feasible ones alone
+        fastest = min(c.costs.time_share for c in feasible)
+        assert fastest in times
+        assert all(c.costs.is_feasible for c in order[: times.index(fastest) + 1])
+
+
+def test_failed_and_slower_candidates_are_no_finalists():
+    candidates = [candidate(1, NAN, NAN), candidate(2, -0.1, 1.2), candidate(3, -0.05, 0.9)]
+    assert finalists(candidates, 0.1) == [candidates[2]]
+
+
+def test_bold_candidates_come_last_and_only_if_their_loss_itself_is_within():
+    safe, bold = candidate(1, -0.01, 0.8), candidate(2, 0.01, 0.6, loss=0.02)
+    hopeless = candidate(3, 0.3, 0.2, loss=0.3)
+    assert finalists([hopeless, bold, safe], 0.02) == [safe, bold]
+
+
+def test_the_fastest_network_that_keeps_the_promise_wins():
+    subject = subject_of(points(1), {1: (0, 0.8), 2: (5, 0.6), 3: (10, 0.4)})
+    told = [candidate(1, -0.01, 0.8), candidate(2, -0.005, 0.6), candidate(3, 0, 0.4)]
+    found = confirm(subject, CHOICES, subject.config, told)
+    assert found.verdict == "budget_met"
+    assert found.point == (3,)
+    assert found.plan == CHOICES.plan((3,))
+    assert found.model is subject.networks[found.plan.to_json()]
+    assert found.measured["loss"]["value"] == pytest.approx(1.0)
+    assert found.measured["speedup"] == pytest.approx(2.5)
+    assert found.nearest_max_loss is None
+    assert "Loses 1 points of top1 on 1,000 images" in found.sentence
+    assert "2.50 times as fast" in found.sentence
+
+
+def test_the_first_failure_ends_the_testing():
+    subject = subject_of(points(1), {1: (0, 0.8), 2: (50, 0.6), 3: (5, 0.4)})
+    told = [candidate(1, -0.01, 0.8), candidate(2, -0.005, 0.6), candidate(3, 0, 0.4)]
+    found = confirm(subject, CHOICES, subject.config, told)
+    assert found.point == (1,)
+    assert [finalist.passed for finalist in found.tested] == [True, False]
+    assert CHOICES.plan((3,)).to_json() not in subject.assembled
+
+
+def test_of_those_that_passed_the_race_decides():
+    subject = subject_of(points(1), {1: (0, 0.5), 2: (5, 0.6)})  # the order of the search was wrong
+    told = [candidate(1, -0.01, 0.8), candidate(2, -0.005, 0.7)]
+    assert confirm(subject, CHOICES, subject.config, told).point == (1,)
+
+
+@pytest.mark.parametrize("time_share", [0.995, 1.0, 1.3])
+def test_a_network_that_is_not_faster_beyond_noise_is_no_gain(time_share):
+    subject = subject_of(points(1), {1: (0, time_share)})
+    found = confirm(subject, CHOICES, subject.config, [candidate(1, -0.01, 0.9)])
+    assert found.verdict == "no_gain"
+    assert found.model is subject.dense
+    assert found.plan == Plan()
+    assert found.point == CHOICES.dense_point
+    assert found.measured is None
+    assert "no gain beyond the noise" in found.sentence
+
+
+def test_a_missed_budget_still_ends_with_a_network_and_a_budget_that_it_keeps():
+    subject = subject_of(points(1, 0.95), {1: (50, 0.8), 2: (80, 0.5)})
+    told = [candidate(2, 0.08, 0.5), candidate(1, 0.05, 0.8)]
+    found = confirm(subject, CHOICES, subject.config, told)
+    assert found.verdict == "budget_missed"
+    assert found.point == (1,)
+    assert found.measured["speedup"] == pytest.approx(1.25)
+    assert f"keeps is {found.nearest_max_loss:g} points" in found.sentence
+    for max_loss, keeps in ((found.nearest_max_loss, True), (found.nearest_max_loss - 0.1, False)):
+        budget = points(max_loss, 0.95)
+        loss = loss_on(subject.confirmation, found.model, budget)
+        assert (loss.violation(budget.allowed(1.0)) <= 0) is keeps
+
+
+def test_the_nearest_relative_budget_is_in_percent_of_dense():
+    budget = Budget(max_loss=1, unit="relative_percent", metric="top1", confidence=None)
+    subject = subject_of(budget, {1: (600, 0.8)}, dense_wrong=range(500))
+    found = confirm(subject, CHOICES, subject.config, [candidate(1, 0.05, 0.8)])
+    assert found.nearest_max_loss == pytest.approx(20)  # 10 points of 50
+    assert "relative percent" in found.sentence
+
+
+def test_too_few_images_are_told_how_many_it_would_take():
+    subject = subject_of(points(0.5, 0.95), {1: (0, 0.8)}, count=300)
+    found = confirm(subject, CHOICES, subject.config, [candidate(1, 0.001, 0.8)])
+    assert found.verdict == "budget_missed"  # 300 images without a single loss bound it by 1 point
+    assert (
+        "about 598 confirmation images" in found.sentence
+    )  # log(0.05) / log(1 - 0.005) rounded up
+
+
+def test_without_a_faster_layer_the_sentence_says_so():
+    subject = subject_of(points(1), {})
+    empty = table()
+    found = confirm(subject, empty, subject.config, [])
+    assert found.verdict == "no_gain"
+    assert "No layer has a form that is faster" in found.sentence
+
+
+def test_without_a_faster_candidate_the_sentence_says_how_many_were_tried():
+    subject = subject_of(points(1), {})
+    found = confirm(subject, CHOICES, subject.config, [candidate(1, -0.01, 1.1)])
+    assert found.verdict == "no_gain"
+    assert "Of 1 networks that were tried none ran faster" in found.sentence
+
+
+def test_a_search_that_had_no_time_says_so():
+    subject = subject_of(points(1), {})
+    found = confirm(subject, CHOICES, subject.config, [])
+    assert found.verdict == "no_gain"
+    assert "limits were reached before" in found.sentence
+
+
+def test_answers_that_are_not_finite_end_the_testing():
+    subject = subject_of(points(1), {1: (0, 0.8), 2: (0, 0.6)})
+    subject.networks[CHOICES.plan((2,)).to_json()].answers[5] = math.inf
+    told = [candidate(1, -0.01, 0.8), candidate(2, -0.005, 0.6)]
+    assert confirm(subject, CHOICES, subject.config, told).point == (1,)
+
+
+def test_testing_several_lets_a_broken_promise_through_no_more_often_than_testing_one():
+    """Five networks that lose exactly what is not allowed any more, independently."""
+    rng = np.random.default_rng(0)
+    runs, count, share = 300, 400, 0.05
+    told = [candidate(i, -0.01 / i, 1 - 0.1 * i) for i in range(1, 6)]
+    wrongly = 0
+    for _ in range(runs):
+        subject = subject_of(points(100 * share, 0.95), {}, count)
+        for i in range(1, 6):
+            subject.add(CHOICES.plan((i,)), np.flatnonzero(rng.random(count) < share), 1 - 0.1 * i)
+        wrongly += confirm(subject, CHOICES, subject.config, told).verdict == "budget_met"
+    # 5 % of 300 are 15, with a standard deviation of 3.8; testing the three finalists each on its
+    # own would let 43 through.
+    assert wrongly <= 26

@@ -1,0 +1,76 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.knapsack import fastest, front
+from tests.search.tables import all_points, layer, row, synthetic, table
+
+numbers = st.floats(0, 1, allow_subnormal=False)
+
+
+@st.composite
+def small_tables(draw):
+    layers = []
+    for i in range(draw(st.integers(1, 4))):
+        rows = draw(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
+        made = [row(loss, time, 10 * (len(rows) - k)) for k, (loss, time) in enumerate(rows)]
+        layers.append(layer(f"conv{i}", 1.0, 100, *made))
+    return table(*layers)
+
+
+@settings(max_examples=60, deadline=None)
+@given(made=small_tables(), share=st.floats(0, 1))
+def test_no_plan_within_the_loss_is_faster(made, share):
+    points = all_points(made)
+    loss = share * max(map(made.loss, points))
+    found = fastest(made, front(made), loss)
+    within = [point for point in points if made.loss(point) <= loss]
+    assert made.loss(found) <= loss
+    # Sums of the same numbers in another order.
+    least = min(map(made.latency_ms, within))
+    assert made.latency_ms(found) == pytest.approx(least, rel=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(made=small_tables())
+def test_the_front_rises_in_loss_falls_in_latency_and_ends_with_the_fastest(made):
+    points = front(made)
+    for one, other in pairwise(points):
+        assert made.loss(one) <= made.loss(other)
+        assert made.latency_ms(one) > made.latency_ms(other) - 1e-12
+    assert made.latency_ms(points[-1]) == pytest.approx(min(map(made.latency_ms, all_points(made))))
+
+
+def test_the_front_starts_with_dense_where_every_choice_loses_something():
+    made = synthetic(layers=6, choices=8)
+    assert front(made)[0] == made.dense_point
+
+
+def test_a_thinned_front_keeps_every_loss_and_is_slower_by_no_more_than_it_says():
+    made = synthetic(layers=8, choices=10)
+    whole, thinned = front(made, resolution=10**6), front(made, resolution=64)
+    assert len(thinned) < len(whole)
+    allowance = 8 / 64 * (made.dense_latency_ms - made.latency_ms(whole[-1]))
+    for point in whole:
+        found = fastest(made, thinned, made.loss(point))
+        assert made.loss(found) <= made.loss(point) or found == thinned[0]
+        assert made.latency_ms(found) <= made.latency_ms(point) + allowance
+    assert made.latency_ms(thinned[-1]) == pytest.approx(made.latency_ms(whole[-1]))
+
+
+def test_a_network_of_fifty_layers_has_a_front_of_bounded_length():
+    made = synthetic(layers=50, choices=30)
+    points = front(made)
+    assert points[0] == made.dense_point
+    assert 500 < len(points) <= 2050
+
+
+def test_nothing_to_choose_is_a_front_of_one_empty_point():
+    assert front(table()) == [()]
+
+
+def test_no_loss_at_all_is_allowed_to_dense_alone():
+    made = synthetic(layers=3, choices=4)
+    assert fastest(made, front(made), -1.0) == made.dense_point
