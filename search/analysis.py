@@ -18,19 +18,20 @@ from compress.errors import CompressError
 from compress.load import build_layer
 from compress.methods.registry import method_named
 from compress.plan import Choice
-from compress.shape import LayerShape, Stage, stage_macs, stage_parameters
+from compress.shape import Stage, stage_macs, stage_parameters
 from compress.surgery import stage_rows
 from search.config import ConfigError, SearchConfig
+from search.containment import contains
 from search.measurement import time_layers
 from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
 
 GAIN = 0.97  # of the dense layer's time: a lesser gain is noise
-RANKS = {"svd": 16, "spatial_svd": 16, "tucker2": 12, "cp3": 8, "cp4": 8}
-"""How many ranks of a method are looked at: more where one decomposition serves them all."""
+STEP = 0.87  # of the time of a form that can do the same and more: closer ones are not computed
+CP_STEP = 0.75  # the same for CP, whose factors cost seconds for each rank anew
 VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
-LAYER_SECONDS = 0.5  # of timing, for all forms of a layer together
+LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
 
 Report = Callable[[float, str], None]
@@ -66,8 +67,7 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
     for i, name in enumerate(names):
         report(TIMING_SHARE * i / len(names), f"timing the forms of {name}")
         dense_rows[name], found = _time_forms(subject, config, name)
-        limit = GAIN * dense_rows[name].latency_ms
-        forms[name] = [form for form in found if form.latency_ms < limit]
+        forms[name] = _worthwhile(found, dense_rows[name].latency_ms)
         if not forms[name]:
             kept_dense[name] = _why_slower(found, dense_rows[name].latency_ms)
     names = [name for name in names if forms[name]]
@@ -150,7 +150,7 @@ def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[Choi
         Choice(method, ranks): method_named(method).stages(shape, ranks)
         for method in config.methods
         if method not in refusals
-        for ranks in _thinned(method, shape)
+        for ranks in method_named(method).grid(shape)
     }
     layers = {str(choice): _blank(stages, subject.device) for choice, stages in choices.items()}
     times = time_layers(
@@ -173,24 +173,28 @@ def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[Choi
     ]
 
 
-def _thinned(method: str, shape: LayerShape) -> list[tuple[int, ...]]:
-    """Some ranks of the method's grid, evenly spaced in the logarithm of their parameters."""
-    grid = method_named(method).grid(shape)
-    if len(grid) <= RANKS[method]:
-        return grid
-    logs = [math.log(stage_parameters(method_named(method).stages(shape, r))) for r in grid]
-    step = (logs[-1] - logs[0]) / (RANKS[method] - 1)
-    targets = [logs[0] + i * step for i in range(RANKS[method])]
-    nearest = {min(range(len(grid)), key=lambda j: abs(logs[j] - t)) for t in targets}
-    return [grid[j] for j in sorted(nearest)]
+def _worthwhile(forms: Sequence[_Form], dense_ms: float) -> list[_Form]:
+    """Those clearly faster than dense, and than every form that can do the same and more.
+
+    Factors are computed for these alone: the others would lose more in as much time.
+    """
+    kept: list[_Form] = []
+    for form in sorted(forms, key=lambda form: -stage_parameters(form.stages)):
+        step = CP_STEP if form.choice.method.startswith("cp") else STEP
+        limits = [step * other.latency_ms for other in kept if contains(other.choice, form.choice)]
+        if form.latency_ms < min(limits, default=GAIN * dense_ms):
+            kept.append(form)
+    return kept
 
 
 def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
-    """A factorised layer of random values: whatever memory held before may be slow to compute."""
-    layer = build_layer(stage_rows(stages)).to_empty(device=device)
-    with torch.no_grad():
-        for weight in layer.parameters():
-            weight.normal_(std=weight[0].numel() ** -0.5)
+    """A factorised layer of random values: what memory held before may be slow to compute with."""
+    layer = build_layer(stage_rows(stages))
+    values = {
+        key: torch.randn(weight.shape, device=device) * weight[0].numel() ** -0.5
+        for key, weight in layer.state_dict().items()
+    }
+    layer.load_state_dict(values, assign=True)  # to_empty would load sympy, which takes seconds
     return layer.eval()
 
 

@@ -25,8 +25,8 @@ from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.table import ChoiceTable
 
-WITHIN = 3  # finalists whose bound is within on the search split: safest, middle, fastest
-BEYOND = 2  # faster ones of which the loss alone is within: tested last, they put nothing at risk
+WITHIN = 4  # finalists whose bound is within on the search split, from the safest to the fastest
+BEYOND = 1  # faster ones of which the loss alone is within: tested last, they put nothing at risk
 RACE_SECONDS = 5.0
 
 
@@ -59,24 +59,34 @@ class Confirmation:
     """In the order of the tests; the last may have failed."""
 
 
-def finalists(candidates: list[Candidate], allowed: float) -> list[Candidate]:
+def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -> list[Candidate]:
     """Up to five candidates that are faster than dense, in the order they are to be tested.
 
-    All lie on the front of violation and time, so safest to fastest is one and the same order.
-    Where none is feasible, those of least violation are tested all the same: the confirmation
-    split is the larger one, and the tighter bound on it may suffice.
+    The safest is the one of least predicted loss: on some hundred images most candidates within
+    the budget have lost the same, and which of them a few more wrong answers would push out is
+    the prediction's to say. Where none is feasible, those of least predicted loss are tested all
+    the same: the confirmation split is the larger one, and its tighter bound may suffice.
 
     Args:
+        table: that the candidates' points belong to.
         candidates: all that were evaluated, in any order.
         allowed: the loss that the budget allows on the search split.
     """
-    front = _front([c for c in candidates if c.costs.time_share < 1])  # False for NaN
-    feasible = [c for c in front if c.costs.is_feasible]
-    if not feasible:
-        return front[:WITHIN]
-    chosen = dict.fromkeys((0, (len(feasible) - 1) // 2, len(feasible) - 1))
-    bold = [c for c in front if not c.costs.is_feasible and c.costs.loss <= allowed]
-    return [feasible[i] for i in chosen] + bold[:BEYOND]
+    faster = [c for c in candidates if c.costs.time_share < 1]  # False for NaN
+    within = _front(table, [c for c in faster if c.costs.is_feasible])
+    if not within:
+        return _front(table, faster)[:WITHIN]
+    places = dict.fromkeys(round(i * (len(within) - 1) / (WITHIN - 1)) for i in range(WITHIN))
+    fastest = within[-1].costs.time_share
+    bold = _front(
+        table,
+        [
+            c
+            for c in faster
+            if c.costs.time_share < fastest and c.costs.loss <= allowed and not c.costs.is_feasible
+        ],
+    )
+    return [within[place] for place in places] + bold[:BEYOND]
 
 
 def confirm(
@@ -91,7 +101,7 @@ def confirm(
         candidates: all that were evaluated, in any order.
     """
     budget = config.budget
-    order = finalists(candidates, allowed_on(subject.search, budget))
+    order = finalists(table, candidates, allowed_on(subject.search, budget))
     allowed = allowed_on(subject.confirmation, budget)
     tested = _test(subject, table, budget, allowed, order)
     if not tested:
@@ -142,10 +152,10 @@ def confirm(
     )
 
 
-def _front(candidates: list[Candidate]) -> list[Candidate]:
+def _front(table: ChoiceTable, candidates: list[Candidate]) -> list[Candidate]:
     """Those of which no other is as safe and as fast, the safest and slowest first."""
     front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.costs.violation, c.costs.time_share)):
+    for candidate in sorted(candidates, key=lambda c: (table.loss(c.point), c.costs.time_share)):
         if not front or candidate.costs.time_share < front[-1].costs.time_share:
             front.append(candidate)
     return front

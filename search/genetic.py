@@ -154,9 +154,8 @@ def mutate(genes: list[int], sizes: Point, chance: float) -> tuple[list[int]]:
 
 def spread(points: Sequence[Point], count: int) -> list[Point]:
     """Some of the points at equal distances, the first left out and the last included."""
-    return [
-        points[round((i + 1) * len(points) / count) - 1] for i in range(min(count, len(points)))
-    ]
+    count = min(count, len(points))
+    return [points[round((i + 1) * len(points) / count) - 1] for i in range(count)]
 
 
 def loss_limit(table: ChoiceTable, told: list[Candidate]) -> float:

@@ -20,9 +20,9 @@ def front(table: ChoiceTable, resolution: int = 2048) -> list[Point]:
 
     Losses are summed, never rounded, so a plan is within any loss that it claims. Latency is
     what gets quantised, and only where more than `resolution` partial plans are unbeaten: each
-    layer then keeps, of the plans that lie within 1 / resolution of the latency range, the one
-    of least loss. A plan is thus slower than the true optimum by at most layers / resolution of
-    the latency between dense and fastest, and not at all on small tables.
+    layer then keeps the plan of least loss within each of that many latencies, equally spaced.
+    A plan is thus slower than the true optimum by at most layers / (resolution - 1) of the
+    latency between dense and fastest, and not at all on small tables.
 
     Returns:
         Points by rising predicted loss and falling predicted latency; the first loses the
@@ -55,11 +55,9 @@ def _unbeaten(losses: NDArray[np.float64], latencies: NDArray[np.float64]) -> ND
 
 
 def _thinned(latencies: NDArray[np.float64], resolution: int) -> NDArray[np.intp]:
-    """Of falling latencies, the first of each of `resolution` equal intervals, and the last."""
-    width = (latencies[0] - latencies[-1]) / resolution
-    intervals = ((latencies[0] - latencies) / width).astype(np.intp)
-    _, first = np.unique(intervals, return_index=True)
-    return np.union1d(first, len(latencies) - 1)
+    """Of falling latencies, the first within each of `resolution` equally spaced limits."""
+    limits = np.linspace(latencies[0], latencies[-1], resolution)
+    return np.unique(np.searchsorted(-latencies, -limits))
 
 
 def _points(sizes: Point, kept_by_layer: Sequence[NDArray[np.intp]]) -> list[Point]:

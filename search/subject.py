@@ -90,6 +90,7 @@ class Subject:
         self._moments: dict[str, LayerMoments] = {}
         self._decompositions: dict[tuple[str, str], Decomposition] = {}
         self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
+        self._last: tuple[Plan, nn.Module] | None = None
 
     @classmethod
     def prepare(
@@ -203,9 +204,17 @@ class Subject:
     def assemble(self, plan: Plan) -> nn.Module:
         """The dense network with the plan's layers factorised, then repaired; in eval mode.
 
+        The last one is kept, since it is asked for again when it is to be stored: leave it as it
+        is, or copy it.
+
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
+        if self._last is None or self._last[0] != plan:
+            self._last = plan, self._assembled(plan)
+        return self._last[1]
+
+    def _assembled(self, plan: Plan) -> nn.Module:
         self.collect([name for name, choice in plan if not self.has_factors(name, choice)])
         model = copy.deepcopy(self.dense)
         replace_(

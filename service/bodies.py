@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-MAX_JSON_BYTES: Final = 1 << 20
+MAX_JSON_BYTES: Final = 1 << 17
 
 
 class ShortRequest(Request):

@@ -31,6 +31,10 @@ from service.store.errors import (
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE: Final = "urn:ranksearch:problem:"
 
+# A file or an order may hold names and mistakes without number; the answer stays readable.
+MAX_DETAIL: Final = 2000
+MAX_ERRORS: Final = 20
+
 log = logging.getLogger(__name__)
 
 
@@ -142,7 +146,7 @@ class ProblemError(Exception):
             "type": TYPE + self.code,
             "title": kind.title,
             "status": status or kind.status,
-            "detail": self.detail,
+            "detail": self.detail[:MAX_DETAIL],
             "instance": f"urn:uuid:{request_id}",
             "code": self.code,
             "retryable": kind.retryable,
@@ -217,12 +221,13 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors: list[dict[str, str]] = []
-    for entry in (_entry(found, error.body) for found in error.errors()):
+    for entry in (_entry(found, error.body) for found in error.errors()[: 2 * MAX_ERRORS]):
         if entry not in errors:  # two dependencies that read one parameter both find it wanting
             errors.append(entry)
     code = "invalid-request"
     if any(e["code"] == "missing" and e.get("pointer") == "/budget/unit" for e in errors):
         code = "budget-unit-missing"
+    errors = errors[:MAX_ERRORS]
     detail = "; ".join(f"{_place(entry)}: {entry['detail']}" for entry in errors)
     if isinstance(error.body, bytes):
         detail += "; is it marked as JSON (Content-Type: application/json)?"

@@ -34,6 +34,7 @@ SIGNATURES: Final = {
     b"\x1f\x8b": "a gzip file",
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "an .npy array",
+    b"{": "JSON: mark it as such (Content-Type: application/json)",
     b"--": "a multipart form: send the file alone, as curl --data-binary @FILE does",
 }
 
@@ -64,13 +65,11 @@ class StoredTensor:
 
     def chunks(self) -> Iterator[np.ndarray[Any, Any]]:
         """The values in order, flat, a mebibyte at a time."""
-        left = self.size
+        step = CHUNK_BYTES // self.dtype.itemsize
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            while left:
-                chunk = np.fromfile(file, self.dtype, min(left, CHUNK_BYTES // self.dtype.itemsize))
-                left -= len(chunk)
-                yield chunk
+            for start in range(0, self.size, step):
+                yield np.fromfile(file, self.dtype, min(step, self.size - start))
 
     def refuse_non_finite(self) -> None:
         """Look for NaN and infinity: all bits of the exponent set.

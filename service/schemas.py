@@ -31,7 +31,7 @@ class JobOrder(SearchConfig):
 
     model: Id
     dataset: Id
-    exclude: Annotated[tuple[Name, ...], MaxLen(10_000)] = ()
+    exclude: Annotated[tuple[Name, ...], MaxLen(1000)] = ()
     search: Annotated[StrategyConfig, Field(discriminator="strategy")] = field(
         default_factory=EstimationConfig
     )

@@ -59,11 +59,10 @@ class JobProcess:
             os.killpg(self._child.pid, number)
 
     def terminate(self, grace_seconds: float) -> None:
-        """SIGTERM to the group, SIGKILL to what is left of it after `grace_seconds`."""
+        """SIGTERM to the group, and at most `grace_seconds` for the process to end; then `kill`."""
         self.signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(grace_seconds)
-        self.kill()
 
     def kill(self) -> None:
         """SIGKILL to the group, which is gone on return."""

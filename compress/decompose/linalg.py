@@ -9,6 +9,10 @@ from compress.errors import CompressError, RankError, WeightsError
 
 # Of the mean variance: directions that vary less stay where the start has them.
 RIDGE = 1e-6
+# Of the right-hand side: a smaller residual is round-off.
+ROUND_OFF = 1e-12
+# A shift for a Gram matrix of zeros, whose square root still is a normal number.
+SMALLEST = 1e-200
 # Of the largest variance: keeps the inverse root of a singular second moment finite.
 FLOOR = 1e-6
 
@@ -92,9 +96,9 @@ def kronecker_factors(metric: Tensor, rows: int, columns: int) -> tuple[Tensor, 
 def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
     """The Cholesky factor of `gram` + shift * I, and the shift: `ridge` of the mean diagonal.
 
-    The shift is multiplied by 10 for as long as round-off makes the sum indefinite.
+    The shift is multiplied by 10 for as long as round-off leaves the sum indefinite.
     """
-    shift = ridge * float(gram.diagonal().mean())
+    shift = max(ridge * float(gram.diagonal().mean()), SMALLEST)
     for _ in range(12):
         factor, failed = torch.linalg.cholesky_ex(_shifted(gram, shift))
         if not failed:
@@ -107,10 +111,12 @@ def _shifted(gram: Tensor, shift: float) -> Tensor:
     return gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
-def regression(gram: Tensor, cross: Tensor, start: Tensor, ridge: float = RIDGE) -> Tensor:
-    """The X that minimises tr(X G Xᵀ) - 2 tr(X Cᵀ) + shift * ‖X - start‖².
+def regression(
+    gram: Tensor, cross: Tensor, start: Tensor, ridge: float = RIDGE
+) -> tuple[Tensor, float]:
+    """The X that minimises tr(X G Xᵀ) - 2 tr(X Cᵀ) + shift * ‖X - start‖², and the shift.
 
-    Drawn to `start` rather than to zero, so the loss without the last term never rises from
+    Drawn to `start` rather than to zero: the loss without the last term never rises from
     there (proximal least squares), and what the data leave open keeps its value.
 
     Args:
@@ -119,49 +125,50 @@ def regression(gram: Tensor, cross: Tensor, start: Tensor, ridge: float = RIDGE)
         start: (m, n).
         ridge: the shift, as a share of the mean diagonal of G.
     """
-    if not gram.any():
-        return start
     factor, shift = cholesky(gram, ridge)
-    return torch.cholesky_solve((cross + shift * start).T, factor).T
-
-
-def kronecker_inverse(left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
-    """X -> left⁻¹ X right⁻¹ for two second moments, each with a ridge."""
-    left_factor, _ = cholesky(left, RIDGE)
-    right_factor, _ = cholesky(right, RIDGE)
-
-    def solve(tensor: Tensor) -> Tensor:
-        return torch.cholesky_solve(torch.cholesky_solve(tensor, left_factor).T, right_factor).T
-
-    return solve
+    return torch.cholesky_solve((cross + shift * start).T, factor).T, shift
 
 
 def conjugate_gradient(
     apply: Callable[[Tensor], Tensor],
     target: Tensor,
     start: Tensor,
-    precondition: Callable[[Tensor], Tensor],
+    kronecker: tuple[Tensor, Tensor],
     steps: int,
 ) -> Tensor:
-    """`steps` of preconditioned conjugate gradients towards apply(X) = target.
+    """`steps` of preconditioned conjugate gradients from `start` towards apply(X) = target.
 
-    The loss <X, apply(X)> - 2 <X, target> falls with every step, so a few are enough where
-    the next half-step of an alternation will move the target anyway.
+    The loss <X, apply(X)> - 2 <X, target> never rises, so a few steps are enough where an
+    alternation will move the target anyway. As in `regression`, a ridge draws X to `start`.
+
+    Args:
+        apply: linear, symmetric and positive semidefinite.
+        target: (m, n).
+        start: (m, n).
+        kronecker: second moments (m, m) and (n, n); apply(X) is near left X right.
+        steps: fewer are made where the solution is reached.
     """
+    left, right = kronecker
+    left_factor, _ = cholesky(left, RIDGE)
+    right_factor, _ = cholesky(right, RIDGE)
+    shift = RIDGE * float(left.diagonal().mean() * right.diagonal().mean())
+
+    def precondition(residual: Tensor) -> Tensor:
+        half = torch.cholesky_solve(residual, left_factor)
+        return torch.cholesky_solve(half.T, right_factor).T
+
     solution = start
     residual = target - apply(start)
     direction = descent = precondition(residual)
     slope = float((residual * descent).sum())
-    smallest = 1e-24 * float((target * precondition(target)).sum())
+    smallest = ROUND_OFF**2 * float((target * precondition(target)).sum())
     for _ in range(steps):
         if slope <= smallest:
             break
-        image = apply(direction)
-        curvature = float((direction * image).sum())
-        if curvature <= 0:
-            break
-        solution = solution + slope / curvature * direction
-        residual = residual - slope / curvature * image
+        image = apply(direction) + shift * direction
+        length = slope / float((direction * image).sum())
+        solution = solution + length * direction
+        residual = residual - length * image
         descent = precondition(residual)
         before, slope = slope, float((residual * descent).sum())
         direction = descent + slope / before * direction

@@ -18,7 +18,6 @@ from compress.decompose.linalg import (
     exact,
     exact_metric,
     kronecker_factors,
-    kronecker_inverse,
     regression,
     roots,
 )
@@ -59,9 +58,8 @@ class SpatialSvd:
         outputs, rows, width = self._shape
         check_ranks(ranks, (min(rows, outputs * width),))
         (rank,) = ranks
-        vertical, horizontal = _cut(self._plain, rank)
-        if self._metric is not None:
-            vertical, horizontal = self._fitted(rank)
+        plain = self._metric is None
+        vertical, horizontal = _cut(self._plain, rank) if plain else self._fitted(rank)
         return vertical.T.reshape(rank, *self._inputs), horizontal
 
     @cached_property
@@ -116,8 +114,9 @@ class SpatialSvd:
         gram = vertical.T @ (self._moments @ vertical)  # (w, v, r, s)
         gram = gram.permute(2, 0, 3, 1).reshape(start.shape[1], -1)
         cross = torch.einsum("ojw,jr->orw", self._cross, vertical).flatten(1)
-        fitted = regression(gram, cross, start)
-        loss = float(((fitted @ gram - 2 * cross) * fitted).sum())
+        fitted, shift = regression(gram, cross, start)
+        # <fitted, fitted gram - 2 cross>, for fitted (gram + shift) = cross + shift start
+        loss = float((fitted * (shift * (start - fitted) - cross)).sum())
         return (vertical, fitted.reshape(outputs, -1, width)), loss
 
     def _fit_vertical(self, kernels: Kernels) -> Kernels:
@@ -129,7 +128,7 @@ class SpatialSvd:
             lambda direction: (self._moments @ (direction @ gram.transpose(2, 3))).sum((0, 1)),
             torch.einsum("ojw,orw->jr", self._cross, horizontal),
             vertical,
-            kronecker_inverse(along, torch.einsum("wvrs,wv->rs", gram, across)),
+            (along, torch.einsum("wvrs,wv->rs", gram, across)),
             STEPS,
         )
         return fitted, horizontal

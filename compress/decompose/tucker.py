@@ -20,14 +20,13 @@ from compress.decompose.linalg import (
     exact_metric,
     falling_eigenvectors,
     kronecker_factors,
-    kronecker_inverse,
     regression,
     roots,
     unfold,
 )
 
 SWEEPS = 1
-STEPS = 4  # of conjugate gradients, in each sweep
+STEPS = 3  # of conjugate gradients, in each sweep
 
 Factors = tuple[Tensor, Tensor, Tensor]  # in_factor (i, q), core (p, q, k), out_factor (o, p)
 
@@ -60,10 +59,9 @@ class Tucker2:
             RankError: a rank lies outside 1 to (O, I).
         """
         check_ranks(ranks, tuple(self._kernel.shape[:2]))
-        in_factor, core, out_factor = self._hosvd(ranks)
-        if self._metric is not None:
-            in_factor, core, out_factor = self._fitted(ranks)
-        return in_factor.T, core.unflatten(2, self._size), out_factor
+        plain = self._metric is None
+        in_factor, core, out_factor = self._hosvd(ranks) if plain else self._fitted(ranks)
+        return in_factor.T, core.reshape(*core.shape[:2], *self._size), out_factor
 
     @cached_property
     def _bases(self) -> tuple[Tensor, Tensor]:
@@ -131,10 +129,11 @@ class Tucker2:
         half = (in_factor.T @ self._metric.reshape(inputs, -1)).reshape(-1, inputs, places)
         gram = torch.einsum("xil,is->xsl", half, in_factor).reshape(start.shape[1], -1)
         cross = torch.einsum("oik,iq->oqk", self._cross, in_factor).flatten(1)
-        unlimited = regression(gram, cross, start)
-        out_factor = falling_eigenvectors(unlimited @ gram @ unlimited.T)[1][:, :rank_out]
-        core = out_factor.T @ unlimited
-        loss = float(((core @ gram - 2 * (out_factor.T @ cross)) * core).sum())
+        unlimited, shift = regression(gram, cross, start)
+        outputs = cross + shift * start  # unlimited (gram + shift)
+        out_factor = falling_eigenvectors(outputs @ unlimited.T)[1][:, :rank_out]
+        core, outputs, cross = (out_factor.T @ each for each in (unlimited, outputs, cross))
+        loss = float((core * (outputs - shift * core - 2 * cross)).sum())
         return (in_factor, core.reshape(rank_out, -1, places), out_factor), loss
 
     def _fit_inputs(self, factors: Factors) -> Factors:
@@ -158,7 +157,7 @@ class Tucker2:
             apply,
             inputs_of(torch.einsum("oik,op->pik", self._cross, out_factor)),
             in_factor,
-            kronecker_inverse(along, torch.einsum("pqk,kl,psl->qs", core, across, core)),
+            (along, torch.einsum("pqk,kl,psl->qs", core, across, core)),
             STEPS,
         )
         return fitted, core, out_factor

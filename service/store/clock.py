@@ -32,7 +32,7 @@ def _on_postgresql(element: at, compiler: SQLCompiler, **options: Any) -> str:
 def _on_sqlite(element: at, compiler: SQLCompiler, **options: Any) -> str:
     # As text in the form that SQLAlchemy stores, so that it compares with the columns.
     seconds = compiler.process(element.clauses, **options)
-    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.3f seconds', {seconds}))"
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
 
 
 def now(session: Session) -> datetime:

@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
+from search.config import Budget
+from service.client import Client
+from service.schemas import JobOrder
 from tests.acceptance.processes import (
     RANKSEARCH,
+    ROOT,
     descendants,
     environment,
     is_alive,
@@ -21,6 +26,7 @@ from tests.acceptance.processes import (
     until,
 )
 
+WEIGHTS = ROOT / "examples" / "digits" / "model.safetensors"
 SERVE = [RANKSEARCH, "serve", "--port", "0"]
 
 
@@ -50,9 +56,8 @@ def test_it_prints_where_it_is_and_a_token_that_it_keeps(tmp_path):
         assert status(f"{url}/v1/jobs", token) == 200
         assert status(f"{url}/v1/jobs") == 401
         assert not descendants(served.pid)
-    with running([*command, "--json"], environment()) as served:
-        assert json.loads(served.stdout.readline())["token"] == token
     kept = tmp_path / "new" / "data" / "token"
+    assert kept.read_text() == f"{token}\n"
     assert kept.stat().st_mode & 0o077 == 0
 
 
@@ -70,13 +75,13 @@ def test_an_open_event_stream_does_not_keep_it(tmp_path):
     env = environment(data_dir=tmp_path, token="known")
     with running([*SERVE, "--no-worker", "--json"], env) as served:
         url = json.loads(served.stdout.readline())["url"]
-        client = env | {"RANKSEARCH_URL": url}
-        weights = Path("examples/digits/model.safetensors")
-        order = [RANKSEARCH, "compress", "digits_cnn", "--weights", str(weights), "--no-wait"]
-        order += ["--data", "digits", "--max-loss", "1pp"]
-        job = subprocess.run(order, env=client, check=True, capture_output=True, text=True).stdout
+        with Client(url, "known") as client:
+            model = client.upload_model(WEIGHTS, architecture="digits_cnn")
+            dataset = client.builtin_dataset("digits")
+            budget = Budget(max_loss=1, unit="points")
+            job = client.submit(JobOrder(model=model.id, dataset=dataset.id, budget=budget))
         headers = {"Authorization": "Bearer known", "Accept": "text/event-stream"}
-        stream = urllib.request.Request(f"{url}/v1/jobs/{job.strip()}/events", headers=headers)
+        stream = urllib.request.Request(url + job.links["events"], headers=headers)
         with urllib.request.urlopen(stream) as events:
             assert events.readline()
             served.send_signal(signal.SIGTERM)
@@ -121,12 +126,8 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_worker_is_the_supervisor_itself(tmp_path):
-    subprocess.run(
-        [str(Path(RANKSEARCH).with_name("python")), "-m", "service.migrate"],
-        env=environment(data_dir=tmp_path),
-        check=True,
-    )
+def test_worker_is_the_supervisor_itself(tmp_path, migrated_sqlite):
+    shutil.copyfile(migrated_sqlite, tmp_path / "ranksearch.db")
     with running([RANKSEARCH, "worker"], environment(data_dir=tmp_path)) as worker:
         ready = until(lambda: json.loads(worker.stderr.readline()))
         assert ready["event"] == "worker ready"
@@ -138,7 +139,7 @@ def test_worker_is_the_supervisor_itself(tmp_path):
 def test_the_command_line_loads_neither_torch_nor_workers():
     program = "import sys, service.cli, service.serving; print(*sys.modules)"
     loaded = subprocess.run(
-        [str(Path(RANKSEARCH).with_name("python")), "-c", program],
+        [sys.executable, "-c", program],
         check=True,
         capture_output=True,
         text=True,

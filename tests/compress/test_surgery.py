@@ -214,3 +214,12 @@ def test_weights_without_a_decomposition_are_an_error_of_ours():
     linear.weight.data[0, 0] = torch.nan
     with pytest.raises(CompressError):
         factorized(linear, Choice("svd", (2,)))
+
+
+def test_a_decomposition_that_does_not_converge_is_an_error_of_ours():
+    class Stuck:
+        def factors(self, ranks):
+            return torch.linalg.inv(torch.zeros(2, 2))
+
+    with pytest.raises(CompressError, match=r"svd does not converge: .*singular"):
+        factorized(nn.Linear(4, 4), Choice("svd", (2,)), decomposition=Stuck())

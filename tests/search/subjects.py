@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from compress.load import build_sequential
 from compress.plan import Plan
 from search.config import Objective, SearchConfig
 from search.data import Arrays
@@ -115,3 +116,33 @@ def size_of(network):
 
 def config(budget, **more):
     return SearchConfig(budget=budget, objective=Objective(device="cpu"), **more)
+
+
+def _conv(name, width_in, width_out, **arguments):
+    settings = {"in_channels": width_in, "out_channels": width_out, "kernel_size": 3, **arguments}
+    return [
+        [f"conv{name}", "Conv2d", settings],
+        [f"norm{name}", "BatchNorm2d", {"num_features": width_out}],
+        [f"relu{name}", "ReLU", {}],
+    ]
+
+
+SMALL_ROWS = [
+    *_conv("1", 3, 8, padding=1, bias=False),
+    *_conv("2", 8, 12, padding=1, stride=2, bias=False),
+    *_conv("3", 12, 16, padding="same"),
+    ["pool", "AdaptiveAvgPool2d", {"output_size": 1}],
+    ["flatten", "Flatten", {}],
+    ["classify", "Linear", {"in_features": 16, "out_features": 5}],
+]
+SMALL_ARCHITECTURE = {"registry": "examples", "name": "small", "rows": SMALL_ROWS}
+
+
+def small():
+    """(N, 3, 8, 8) -> (N, 5), with batch norms that have seen something; the same every time."""
+    torch.manual_seed(0)
+    model = build_sequential(SMALL_ROWS)
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.randn(32, 3, 8, 8))
+    return model.eval()

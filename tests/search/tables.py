@@ -13,7 +13,9 @@ from search.table import ChoiceRow, ChoiceTable, LayerRow
 METHODS = ("svd", "spatial_svd", "tucker2")
 
 
-def row(loss: float, latency_ms: float, parameters: int, ranks: tuple[int, ...] = (16,)):
+def row(
+    loss: float, latency_ms: float, parameters: int, ranks: tuple[int, ...] = (16,)
+) -> ChoiceRow:
     """A factorised choice."""
     return ChoiceRow(
         choice=Choice("svd", ranks),
@@ -24,7 +26,9 @@ def row(loss: float, latency_ms: float, parameters: int, ranks: tuple[int, ...] 
     )
 
 
-def layer(name: str, latency_ms: float, parameters: int, *rows: ChoiceRow, vbmf: int | None = None):
+def layer(
+    name: str, latency_ms: float, parameters: int, *rows: ChoiceRow, vbmf: int | None = None
+) -> LayerRow:
     """A layer, dense first."""
     dense = ChoiceRow(
         choice=None, loss=0.0, latency_ms=latency_ms, parameters=parameters, macs=10 * parameters

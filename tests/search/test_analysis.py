@@ -15,7 +15,7 @@ from search.config import Budget, ConfigError, Objective, SearchConfig
 from search.data import Arrays
 from search.subject import Subject
 from search.table import ChoiceTable
-from tests.search.subjects import told_race, weighed_layers
+from tests.search.subjects import small, told_race, weighed_layers
 
 BUDGET = Budget(max_loss=5, unit="points", metric="agreement")
 CONFIG = SearchConfig(budget=BUDGET, objective=Objective(device="cpu"))
@@ -37,8 +37,8 @@ def quiet(fraction, sentence):
 
 
 @pytest.fixture
-def subject(tiny):
-    return prepared(tiny)
+def subject():
+    return prepared(small())
 
 
 def test_rows_are_dense_first_then_by_falling_parameters_and_none_beats_another(subject):
@@ -58,6 +58,27 @@ def test_rows_are_dense_first_then_by_falling_parameters_and_none_beats_another(
             assert not any(
                 other.loss <= row.loss and other.latency_ms <= row.latency_ms for other in others
             )
+
+
+def test_a_form_that_is_no_faster_than_one_that_can_do_more_is_not_decomposed(subject, monkeypatch):
+    """Every form of a layer takes the same time: one of each method at most can be of use."""
+    asked = []
+
+    def even(layers, example, **settings):
+        return {name: 1.0 if name == "dense" else 0.5 for name in layers}
+
+    wanted = Subject.factors
+
+    def noting(self, name, choice):
+        asked.append((name, choice.method))
+        return wanted(self, name, choice)
+
+    monkeypatch.setattr(analysis, "time_layers", even)
+    monkeypatch.setattr(Subject, "factors", noting)
+    found = analyse(subject, CONFIG, quiet)
+    assert {name for name, _ in asked} >= {"conv2", "conv3"}
+    assert len(set(asked)) == len(asked)
+    assert all(len(layer.choices) == 2 for layer in found.layers)  # the one that loses least
 
 
 def test_layers_come_in_the_order_in_which_the_network_calls_them(subject):
@@ -197,7 +218,7 @@ def test_the_table_survives_json(subject):
     json.loads(found.to_json(), parse_constant=pytest.fail)  # no NaN
 
 
-def test_the_vbmf_choice_is_the_one_nearest_to_the_rank_of_a_clean_weight(tiny):
+def test_the_vbmf_choice_is_the_one_nearest_to_the_rank_of_a_clean_weight():
     """A weight of rank 8 and a little noise: the analytic rank is 8 without doubt."""
     generator = torch.Generator().manual_seed(0)
     wide = nn.Conv2d(3, 64, 1)

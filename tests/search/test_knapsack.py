@@ -7,11 +7,9 @@ from hypothesis import strategies as st
 from search.knapsack import fastest, front
 from tests.search.tables import all_points, layer, row, synthetic, table
 
-numbers = st.floats(0, 1, allow_subnormal=False)
-
 
 @st.composite
-def small_tables(draw):
+def small_tables(draw, numbers=st.floats(0, 1, allow_subnormal=False)):  # noqa: B008  a strategy
     layers = []
     for i in range(draw(st.integers(1, 4))):
         rows = draw(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
@@ -33,14 +31,15 @@ def test_no_plan_within_the_loss_is_faster(made, share):
     assert made.latency_ms(found) == pytest.approx(least, rel=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(made=small_tables())
-def test_the_front_rises_in_loss_falls_in_latency_and_ends_with_the_fastest(made):
+@settings(max_examples=60, deadline=None)
+@given(made=small_tables(st.integers(0, 8).map(lambda eighths: eighths / 8)))
+def test_no_plan_of_the_front_beats_another_and_the_fastest_is_the_last(made):
+    """Eighths add up without round-off, and often to the same."""
     points = front(made)
     for one, other in pairwise(points):
-        assert made.loss(one) <= made.loss(other)
-        assert made.latency_ms(one) > made.latency_ms(other) - 1e-12
-    assert made.latency_ms(points[-1]) == pytest.approx(min(map(made.latency_ms, all_points(made))))
+        assert made.loss(one) < made.loss(other)
+        assert made.latency_ms(one) > made.latency_ms(other)
+    assert made.latency_ms(points[-1]) == min(map(made.latency_ms, all_points(made)))
 
 
 def test_the_front_starts_with_dense_where_every_choice_loses_something():
@@ -52,19 +51,19 @@ def test_a_thinned_front_keeps_every_loss_and_is_slower_by_no_more_than_it_says(
     made = synthetic(layers=8, choices=10)
     whole, thinned = front(made, resolution=10**6), front(made, resolution=64)
     assert len(thinned) < len(whole)
-    allowance = 8 / 64 * (made.dense_latency_ms - made.latency_ms(whole[-1]))
+    allowance = 8 / 63 * (made.dense_latency_ms - made.latency_ms(whole[-1]))
     for point in whole:
         found = fastest(made, thinned, made.loss(point))
         assert made.loss(found) <= made.loss(point) or found == thinned[0]
         assert made.latency_ms(found) <= made.latency_ms(point) + allowance
-    assert made.latency_ms(thinned[-1]) == pytest.approx(made.latency_ms(whole[-1]))
+    assert thinned[-1] == whole[-1]
 
 
 def test_a_network_of_fifty_layers_has_a_front_of_bounded_length():
     made = synthetic(layers=50, choices=30)
     points = front(made)
     assert points[0] == made.dense_point
-    assert 500 < len(points) <= 2050
+    assert 500 < len(points) <= 2048
 
 
 def test_nothing_to_choose_is_a_front_of_one_empty_point():

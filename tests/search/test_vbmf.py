@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.vbmf import evbmf_rank
+from search.vbmf import _energy, _threshold, evbmf_rank
 
 
 def planted(rows: int, columns: int, rank: int, noise: float, seed: int) -> np.ndarray:
@@ -36,11 +36,25 @@ def test_a_rank_without_noise_is_the_rank():
 
 
 def test_a_matrix_has_the_rank_of_its_transpose_and_of_its_multiples():
-    matrix = planted(60, 90, rank=6, noise=0.4, seed=2)
-    found = evbmf_rank(matrix)
-    assert 0 < found <= 6
-    assert evbmf_rank(matrix.T) == found
-    assert evbmf_rank((1e-3 * matrix).astype(np.float32)) == found
+    ranks = set()
+    for seed in range(20):  # in so much noise that the threshold counts
+        matrix = planted(30, 120, rank=6, noise=1.2, seed=seed)
+        ranks.add(evbmf_rank(matrix))
+        assert evbmf_rank(matrix.T) == evbmf_rank(matrix)
+        assert evbmf_rank((1e-3 * matrix).astype(np.float32)) == evbmf_rank(matrix)
+    assert len(ranks) > 1
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3, 0.01])
+def test_a_component_is_kept_from_where_it_lowers_the_energy(alpha):
+    """The threshold by its meaning: there, keeping a component costs what dropping it does."""
+    threshold = _threshold(alpha)
+    below, above, far = (
+        _energy(np.array([[threshold * by]]), alpha, threshold)[0]
+        for by in (1 - 1e-9, 1 + 1e-9, 1.5)
+    )
+    assert above == pytest.approx(below, abs=1e-6)
+    assert far < 1.5 * threshold - np.log(1.5 * threshold)
 
 
 def test_a_component_at_the_edge_of_the_noise_is_not_kept():

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,18 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def lasting_client(
+    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    """One for all tests of a file that leave things as they were."""
+    folder = tmp_path_factory.mktemp("lasting")
+    shutil.copyfile(migrated_sqlite, folder / "ranksearch.db")
+    settings = Settings(data_dir=folder, token=TOKEN, max_upload_bytes=1 << 20, poll_seconds=0.01)
+    with TestClient(create_app(settings), headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+
+
 @pytest.fixture
 def client_on_both(database_url: str, tmp_path: Path) -> Iterator[TestClient]:
     """On SQLite and on PostgreSQL, for what the two might do differently."""
@@ -49,24 +62,25 @@ def client_on_both(database_url: str, tmp_path: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def traces(client: TestClient, settings: Settings) -> Callable[[], set[str]]:
+def traces(client: TestClient) -> Callable[[], set[str]]:
     """Every row and every file that the service keeps, in any of its folders."""
+    return partial(traces_of, client)
 
-    def look() -> set[str]:
-        with client.app.state.sessions() as session:
-            rows = {
-                f"{table.name}: {count}"
-                for table in Base.metadata.sorted_tables
-                if (count := session.scalar(select(func.count()).select_from(table)))
-            }
-        files = {
-            str(path.relative_to(settings.blobs))
-            for path in settings.blobs.rglob("*")
-            if path.is_file() and path.name != "lock"
+
+def traces_of(client: TestClient) -> set[str]:
+    state = client.app.state
+    with state.sessions() as session:
+        rows = {
+            f"{table.name}: {count}"
+            for table in Base.metadata.sorted_tables
+            if (count := session.scalar(select(func.count()).select_from(table)))
         }
-        return rows | files
-
-    return look
+    files = {
+        str(path.relative_to(state.settings.blobs))
+        for path in state.settings.blobs.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+    return rows | files
 
 
 @pytest.fixture

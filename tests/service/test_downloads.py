@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.downloads import find_range
-from tests.service.conftest import claim, publish
+from tests.service.conftest import add_dataset, add_model, claim, order_of, publish
 
 CONTENT = bytes(range(256)) * 5 + b"the end"
 SIZE = len(CONTENT)
@@ -17,26 +17,41 @@ DIGEST = hashlib.sha256(CONTENT)
 ETAG = f'"sha256-{DIGEST.hexdigest()}"'
 
 
-@pytest.fixture
-def url(client, job_id):
-    publish_all(client)
-    artifacts = client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"]
-    return next(a["links"]["content"] for a in artifacts if a["name"] == "model.safetensors")
+@pytest.fixture(scope="module")
+def client(lasting_client):
+    return lasting_client
 
 
-def publish_all(client):
+@pytest.fixture(scope="module")
+def job_id(client):
+    """A job with a result of four files."""
+    order = order_of(add_model(client), add_dataset(client))
+    job_id = client.post("/v1/jobs", json=order).json()["id"]
+    names = {"model.safetensors": CONTENT, "empty": b"", 'a "b"\\ü.txt': b"odd", "gone": b"gone"}
     state = client.app.state
-    held = claim(state.sessions)
-    names = {"model.safetensors": CONTENT, "empty": b"", 'a "b"\\ü.txt': b"odd"}
-    publish(state.sessions, held, state.blobs, **names)
+    publish(state.sessions, claim(state.sessions), state.blobs, **names)
+    return job_id
 
 
-def test_the_artifacts_of_a_job_are_listed_by_name(client, job_id, url):
+@pytest.fixture(scope="module")
+def urls(client, job_id):
+    artifacts = client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"]
+    return {artifact["name"]: artifact["links"]["content"] for artifact in artifacts}
+
+
+@pytest.fixture(scope="module")
+def url(urls):
+    return urls["model.safetensors"]
+
+
+def test_the_artifacts_of_a_job_are_listed_by_name(client, job_id):
     answer = client.get(f"/v1/jobs/{job_id}/artifacts").json()
-    assert [a["name"] for a in answer["data"]] == ['a "b"\\ü.txt', "empty", "model.safetensors"]
+    assert [a["name"] for a in answer["data"]] == [
+        'a "b"\\ü.txt', "empty", "gone", "model.safetensors",
+    ]  # fmt: skip
     assert answer["has_more"] is False
-    assert answer["data"][2]["sha256"] == DIGEST.hexdigest()
-    assert answer["data"][2]["size_bytes"] == SIZE
+    assert answer["data"][3]["sha256"] == DIGEST.hexdigest()
+    assert answer["data"][3]["size_bytes"] == SIZE
 
 
 def test_a_whole_file_comes_with_all_that_is_known_of_it(client, url):
@@ -68,9 +83,8 @@ def test_head_leaves_a_range_aside(client, url):
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(SIZE))
 
 
-def test_a_name_of_any_characters_is_sent_as_it_is(client, job_id, url):
-    odd = client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"][0]
-    header = client.get(odd["links"]["content"]).headers["Content-Disposition"]
+def test_a_name_of_any_characters_is_sent_as_it_is(client, urls):
+    header = client.get(urls['a "b"\\ü.txt']).headers["Content-Disposition"]
     assert header == "attachment; filename*=UTF-8''a%20%22b%22%5C%C3%BC.txt"
 
 
@@ -121,8 +135,8 @@ def test_a_range_outside_the_file_is_not_satisfiable(client, url, header):
     assert answer.json()["code"] == "range-not-satisfiable"
 
 
-def test_an_empty_file_has_no_range(client, job_id, url):
-    empty = client.get(f"/v1/jobs/{job_id}/artifacts").json()["data"][1]["links"]["content"]
+def test_an_empty_file_has_no_range(client, urls):
+    empty = urls["empty"]
     assert client.get(empty).content == b""
     assert client.get(empty, headers={"Range": "bytes=-5"}).status_code == 200
     refused = client.get(empty, headers={"Range": "bytes=0-"})
@@ -168,13 +182,13 @@ def test_a_download_of_any_size_is_put_together_from_any_pieces(client, url):
     assert b"".join(pieces) == CONTENT
 
 
-def test_a_file_that_has_vanished_is_a_problem_before_the_answer_begins(app, url, settings):
-    blob = settings.blobs / DIGEST.hexdigest()[:2] / DIGEST.hexdigest()
-    blob.unlink()
-    headers = {"Authorization": f"Bearer {settings.token}"}
-    answer = TestClient(app, headers=headers, raise_server_exceptions=False).get(url)
+def test_a_file_that_has_vanished_is_a_problem_before_the_answer_begins(client, urls):
+    state = client.app.state
+    state.blobs.path(hashlib.sha256(b"gone").hexdigest()).unlink()
+    told = TestClient(client.app, headers=client.headers, raise_server_exceptions=False)
+    answer = told.get(urls["gone"])
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
-    assert str(settings.data_dir) not in answer.text
+    assert str(state.settings.data_dir) not in answer.text
 
 
 @pytest.mark.parametrize("path", ["/v1/artifacts/art_0/content", "/v1/jobs/job_0/artifacts"])

@@ -3,6 +3,7 @@
 import re
 from uuid import UUID
 
+import numpy as np
 import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
@@ -13,6 +14,7 @@ from service.problems import KINDS, STORE, ProblemError, code_of
 from service.store import errors
 from service.store.errors import NotFoundError, StoreError
 from tests.service.conftest import TOKEN
+from tests.service.files import weights
 
 
 def subclasses(base):
@@ -148,3 +150,17 @@ def test_a_database_without_tables_is_not_ready(app, settings):
         assert client.get("/healthz").json() == {"status": "alive"}
         check(client.get("/readyz"), 503, "unavailable")
         check(client.get("/v1/jobs"), 503, "unavailable")
+
+
+def test_a_request_with_mistakes_without_number_gets_a_short_answer(client):
+    order = {"model": "m", "dataset": "d", "budget": {"max_loss": 1, "unit": "points"}}
+    answer = client.post("/v1/jobs", json=order | {"exclude": [0] * 40_000})
+    problem = check(answer, 422, "invalid-request")
+    assert len(problem["errors"]) == 20
+    assert len(problem["detail"]) <= 2000
+
+
+def test_a_name_without_end_gets_a_short_answer(client):
+    tensor = weights(**{"x" * 100_000: np.array([np.nan], np.float32)})
+    answer = client.post("/v1/models", params={"architecture": "digits_cnn"}, content=tensor)
+    assert len(check(answer, 422, "not-finite")["detail"]) == 2000

@@ -138,7 +138,7 @@ def test_json_without_end_is_cut_off(server):
         sent, head, content = send_until_answered(connection, b" " * (1 << 16))
     assert head.startswith(b"HTTP/1.1 413 ")
     assert json.loads(content)["code"] == "file-too-large"
-    assert sent < 16 << 20  # a mebibyte is read, the rest is on its way
+    assert sent < 16 << 20  # little is read, the rest is on its way
 
 
 def test_who_asks_first_sends_nothing_that_is_too_long(server):

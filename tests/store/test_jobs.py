@@ -191,6 +191,7 @@ def pages(session, limit: int, **filters) -> list[str]:
     ids: list[str] = []
     while rows := jobs.listed(session, after=ids[-1] if ids else None, limit=limit, **filters):
         assert len(rows) <= limit
+        assert not {row.id for row in rows} & set(ids)
         ids += [row.id for row in rows]
     return ids
 

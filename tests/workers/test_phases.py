@@ -5,16 +5,21 @@ import resource
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 from sqlalchemy import update
+from torch import nn
 
+from compress import artifact
+from compress.errors import CompressError, ExportError
 from compress.load import read_safetensors
-from search import analysis, confirmation, evaluation
+from search import analysis, confirmation, evaluation, subject
 from search.config import Budget, Limits
 from search.evaluation import Evaluator
+from search.measurement import Race, Ratio, Timing
 from service.store import artifacts, candidates, datasets, events, models
 from service.store import lease as leases
 from service.store.errors import LeaseLostError
@@ -28,11 +33,38 @@ from workers.job import Stopped
 WEIGHT_BYTES = 3_000_000  # of the factorised network and more; the database stays far below
 
 
+def parameters(network: nn.Module) -> float:
+    return float(sum(weight.numel() for weight in network.parameters()))
+
+
+def race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0) -> Race:
+    """Times as they would be if each parameter took a microsecond: no test hangs on a clock."""
+    times = {name: parameters(network) / 1000 for name, network in networks.items()}
+    shares = {name: time / times["dense"] for name, time in times.items() if name != "dense"}
+    return Race(
+        timings={name: Timing(time, time, time, 7) for name, time in times.items()},
+        ratios={name: Ratio(share, share, share) for name, share in shares.items()},
+        layouts=dict.fromkeys(networks, "contiguous"),
+        rounds=7,
+    )
+
+
+def time_layers(layers, example, *, threads, layout, seconds=1.0, seed=0) -> dict[str, float]:
+    return {name: parameters(layer) / 1000 for name, layer in layers.items()}
+
+
+def write_program(model, example, path) -> float:
+    """Stands in for the export, which takes seconds and has tests of its own."""
+    path.write_bytes(b"a program")
+    return 0.0
+
+
 @pytest.fixture
 def house(sessions, tmp_path, monkeypatch) -> House:
-    monkeypatch.setattr(analysis, "LAYER_SECONDS", 0.05)
-    monkeypatch.setattr(evaluation, "RACE_SECONDS", 0.05)
-    monkeypatch.setattr(confirmation, "RACE_SECONDS", 0.05)
+    for module in (subject, evaluation, confirmation):
+        monkeypatch.setattr(module, "race", race)
+    monkeypatch.setattr(analysis, "time_layers", time_layers)
+    monkeypatch.setattr(artifact, "export_program", write_program)
     return furnish(sessions, tmp_path)
 
 
@@ -132,7 +164,7 @@ def test_a_job_goes_through_its_phases_and_leaves_its_result(house, tmp_path):
     }
     manifest = json.loads(published["manifest.json"])
     assert manifest["plan"] == rows[job.best["candidate"]].plan
-    assert list(manifest["layers"]) == ["conv3"]
+    assert list(manifest["layers"]) == ["conv2"]
     assert unpacked(house, job_id, tmp_path)(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 
@@ -148,6 +180,23 @@ def test_where_nothing_is_to_be_factorised_the_dense_network_comes_back(house, t
     returned = unpacked(house, job_id, tmp_path).state_dict()
     for name, weight in read_safetensors(tmp_path / "weights").items():
         torch.testing.assert_close(returned[name], weight, rtol=0, atol=0)
+
+
+@sqlite_only
+def test_what_looked_faster_and_is_not_confirmed_is_no_longer_the_best(house, monkeypatch):
+    def slower(networks, example, **circumstances) -> Race:
+        noisy = dict.fromkeys(networks.keys() - {"dense"}, Ratio(0.9, 0.8, 1.1))
+        return replace(race(networks, example, **circumstances), ratios=noisy)
+
+    monkeypatch.setattr(confirmation, "race", slower)
+    job_id = house.submit(order())
+    house.carry_out()
+    job = read(house.sessions, job_id)
+    assert (job.state, job.verdict, job.best) == (JobState.SUCCEEDED, "no_gain", None)
+    with reading(house.sessions) as session:
+        told = events.of_job(session, job_id)
+    assert {e.payload["state"] for e in told if e.type == "best"} == {"unconfirmed"}
+    assert json.loads(files(house, job_id)["manifest.json"])["layers"] == {}
 
 
 @sqlite_only
@@ -181,6 +230,29 @@ def test_the_next_attempt_evaluates_nothing_that_is_stored(house, evaluated, mon
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
     assert len(evaluated) == len(set(evaluated)) == len(stored(house, job_id))
     assert [row.attempt for row in stored(house, job_id)] == [1, 2][: len(evaluated)]
+
+
+@sqlite_only
+def test_a_best_that_died_before_its_files_were_published_gets_them_in_the_next_attempt(
+    house, monkeypatch
+):
+    def die(*_):
+        raise Stopped
+
+    job_id = house.submit(order())
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "publish", die)
+        with pytest.raises(Stopped):
+            house.carry_out()
+    assert files(house, job_id) == {}
+    with house.sessions.begin() as session:
+        session.execute(update(JobRow).values(lease_until=JobRow.created_at))
+    monkeypatch.setattr(Evaluator, "evaluate", die)  # this attempt comes to nothing new
+    with pytest.raises(Stopped):
+        house.carry_out()
+    [row] = stored(house, job_id)
+    assert read(house.sessions, job_id).best["candidate"] == row.id
+    assert json.loads(files(house, job_id)["manifest.json"])["plan"] == row.plan
 
 
 @sqlite_only
@@ -235,6 +307,15 @@ def test_a_deadline_that_passes_in_the_analysis_says_what_to_do(house):
     job = read(house.sessions, job_id)
     assert (job.state, job.reason["code"]) == (JobState.FAILED, "timeout")
     assert "allow more time" in job.reason["detail"]
+
+
+@sqlite_only
+def test_the_time_of_earlier_attempts_counts_towards_the_deadline(house):
+    job_id = house.submit(order(limits=Limits(max_seconds=1000.0)))
+    with house.sessions.begin() as session:
+        session.execute(update(JobRow).values(progress={"seconds": 1001.0}))
+    house.carry_out()
+    assert read(house.sessions, job_id).reason["code"] == "timeout"
 
 
 @sqlite_only
@@ -298,9 +379,6 @@ def test_a_full_disk_fails_the_job_and_leaves_nothing_half_published(house):
 
 @sqlite_only
 def test_a_network_that_cannot_be_exported_still_gives_its_weights(house, monkeypatch):
-    from compress import artifact  # noqa: PLC0415
-    from compress.errors import ExportError  # noqa: PLC0415
-
     def refuse(*_):
         raise ExportError("torch.export failed: a data-dependent branch")
 
@@ -332,7 +410,7 @@ def test_a_job_process_that_lost_its_lease_writes_nothing_more(house):
 @sqlite_only
 def test_a_candidate_that_cannot_be_computed_is_stored_as_failed(house, monkeypatch):
     def fail(*_):
-        raise torch.linalg.LinAlgError("did not converge")
+        raise CompressError("did not converge")
 
     monkeypatch.setattr(Evaluator, "_measure", fail)
     job_id = house.submit(order())

@@ -54,7 +54,7 @@ def keys(house: House, job_id: str) -> list[tuple[str, int]]:
 def test_a_job_whose_process_is_killed_with_9_in_its_search_is_finished_by_the_next(
     house, worker, tmp_path
 ):
-    search = GeneticConfig(population=4, generations=2)
+    search = GeneticConfig(population=4, generations=1)
     job_id = house.submit(order("conv2", "conv3", search=search))
     eventually(lambda: keys(house, job_id) != [], "a candidate is stored", JOB_SECONDS)
     os.kill(said(tmp_path, "job started")[0]["pid"], signal.SIGKILL)

@@ -144,7 +144,7 @@ def test_a_drained_supervisor_hands_its_job_back_and_no_attempt_is_counted(sessi
 
 def test_a_job_that_another_worker_took_is_left_to_it_and_the_process_killed(sessions, diary):
     [job_id] = submit(sessions)
-    with supervised(sessions, diary, "hang") as supervisor:
+    with supervised(sessions, diary, "hang", lease_seconds=3000.0) as supervisor:
         process = starts(diary)
         with sessions.begin() as session:
             session.execute(update(JobRow).values(lease_token="another's"))

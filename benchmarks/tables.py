@@ -1,0 +1,87 @@
+"""The tables of the README and of docs/results.md, made from the result files: `make results`.
+
+A page asks for a table by a pair of comments, `<!-- results: NAME -->` and `<!-- end -->`; what
+stands between them is written from benchmarks/results/NAME.json and never by hand.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS, ROOT
+
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PLACE = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+DEMO_HEADINGS = (
+    "network",
+    "accuracy",
+    "at least (95 %)",
+    "p50 (p10 to p90) ms",
+    "speedup",
+    "parameters",
+    "MACs",
+    "full evaluations",
+    "seconds",
+    "verdict",
+)
+
+
+def main() -> None:
+    """Write every page anew."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+
+
+def filled(text: str) -> str:
+    """`text` with each of its places filled from its result file."""
+    return PLACE.sub(lambda place: place[1] + section(place[2]) + place[3], text)
+
+
+def section(name: str) -> str:
+    """The table of one result file, the circumstances under it, and the targets it missed."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return "(not measured yet)\n"
+    record = json.loads(path.read_text())
+    rows = [DEMO_HEADINGS, ("---",) * len(DEMO_HEADINGS), *map(_cells, record["rows"])]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", _circumstances(record)]
+    for target in record["targets"]:
+        if not target["met"]:
+            lines += ["", f"Missed: {target['name']} was {target['value']}, not {target['target']}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    latency, least = row["latency_ms"], row["accuracy_at_least"]
+    speedup = f"{row['speedup']:.2f}x"
+    if row["verdict"] is not None:
+        speedup += f" ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+    return (
+        row["network"],
+        f"{row['accuracy']:.2f} %",
+        "" if least is None else f"{least:.2f} %",
+        f"{latency['p50_ms']:.2f} ({latency['p10_ms']:.2f} to {latency['p90_ms']:.2f})",
+        speedup,
+        f"{row['parameters']:,}",
+        f"{row['macs']:,}",
+        *("" if row[key] is None else str(row[key]) for key in ("evaluations", "seconds")),
+        row["verdict"] or "",
+    )
+
+
+def _circumstances(record: Mapping[str, Any]) -> str:
+    hardware, versions = record["hardware"], record["versions"]
+    where = hardware.get("gpu") or hardware["processor"]
+    return (
+        f"{where}, {hardware['cores']} cores, {record['threads']} thread; eager torch "
+        f"{versions['torch']}; n = {record['n']} interleaved rounds; {record['seconds']:g} s in all; "
+        f"`{record['command']}` at commit {record['commit']}."
+    )
+
+
+if __name__ == "__main__":
+    main()

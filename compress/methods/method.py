@@ -1,0 +1,150 @@
+"""What a method is: how it lays out stages in place of a layer, and how it fills them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from compress.decompose.linalg import check_ranks
+from compress.errors import UnsupportedLayerError, WeightsError
+from compress.methods.grid import cheaper_ranks, thinned
+from compress.shape import ConvShape, LayerShape, Stage
+
+Ranks = tuple[int, ...]
+
+# Ranks are multiples of these: convolution routines work in blocks of as many channels.
+STEP = 16
+NARROW_STEP = 8
+SMALLEST_STEP = 4
+NARROW = 64  # channels
+
+NEVER_PAYS = "no rank that is a multiple of 4 has fewer parameters and MACs than the dense layer"
+
+
+class Algorithm(Protocol):
+    """One weight decomposed: what all ranks share is computed once."""
+
+    def factors(self, ranks: Ranks) -> tuple[Tensor, ...]:
+        """The weights of the stages in their order, in float64."""
+
+
+class Decomposition(Protocol):
+    """The factors of one layer at any ranks."""
+
+    def factors(self, ranks: Ranks) -> dict[str, Tensor]:
+        """Stage name -> its weight, in the dtype of the dense weight.
+
+        Raises:
+            RankError: a rank lies outside what the weight allows.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One way to put plain layers in place of one; stateless.
+
+    The fields are what a method is made of; the callers' questions are the methods below.
+    """
+
+    name: str
+    obstacle: Callable[[LayerShape], str | None]  # why the method cannot represent the layer
+    bounds: Callable[[LayerShape], Ranks]
+    lattice: Callable[[LayerShape, int], Iterable[Ranks]]  # ranks of one step, ascending
+    layout: Callable[[LayerShape, Ranks], tuple[Stage, ...]]
+    algorithm: Callable[[Tensor, Tensor | None], Algorithm]
+
+    def refusal(self, shape: LayerShape) -> str | None:
+        """Why the method cannot represent a layer of this shape, or never pays; None if it may."""
+        return self.obstacle(shape) or (None if self.grid(shape) else NEVER_PAYS)
+
+    def limits(self, shape: LayerShape) -> Ranks:
+        """The greatest value of each free rank.
+
+        Raises:
+            UnsupportedLayerError: the method cannot represent the layer.
+        """
+        self._check(shape)
+        return self.bounds(shape)
+
+    def grid(self, shape: LayerShape) -> list[Ranks]:
+        """Ranks worth trying, ascending: few, and each cheaper than the dense layer.
+
+        Multiples of 16, of 8 where the narrower channel count is below 64, and of 4 where
+        none of those is cheaper: off this grid convolution routines lose their speed. Empty
+        for a layer that the method cannot represent.
+        """
+        if self.obstacle(shape) is not None:
+            return []
+        narrower = min(channels(shape))
+        for step in (STEP if narrower >= NARROW else NARROW_STEP, SMALLEST_STEP):
+            lattice = self.lattice(shape, step)
+            if ranks := cheaper_ranks(shape, lattice, self.layout):
+                return thinned(ranks)
+        return []
+
+    def stages(self, shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
+        """The plain layers that stand in for one of `shape`; only the last has the bias.
+
+        Raises:
+            UnsupportedLayerError: the method cannot represent the layer.
+            RankError: a rank lies outside 1 to its limit.
+        """
+        check_ranks(ranks, self.limits(shape))
+        return self.layout(shape, ranks)
+
+    def decompose(self, shape: LayerShape, weight: Tensor, metric: Tensor | None) -> Decomposition:
+        """The weight of a layer made ready for any ranks.
+
+        Args:
+            shape: of the layer.
+            weight: (O, I, kh, kw) or (O, I).
+            metric: second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw;
+                None decomposes in the plain norm.
+
+        Raises:
+            UnsupportedLayerError: the method cannot represent the layer.
+            WeightsError: the weight is not of this shape, or not finite.
+            CompressError: the metric does not fit the weight, or is not finite.
+        """
+        self._check(shape)
+        if tuple(weight.shape) != weight_size(shape):
+            raise WeightsError(
+                f"a weight of shape {tuple(weight.shape)} came; {weight_size(shape)} was wanted "
+                f"for {shape}"
+            )
+        return _StagedFactors(self, shape, weight.dtype, self.algorithm(weight, metric))
+
+    def _check(self, shape: LayerShape) -> None:
+        if reason := self.obstacle(shape):
+            raise UnsupportedLayerError(f"{self.name} cannot factorise {shape}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _StagedFactors:
+    method: Method
+    shape: LayerShape
+    dtype: torch.dtype
+    algorithm: Algorithm
+
+    def factors(self, ranks: Ranks) -> dict[str, Tensor]:
+        stages = self.method.stages(self.shape, ranks)
+        return {
+            stage.name: factor.reshape(weight_size(stage.shape)).to(self.dtype, copy=True)
+            for stage, factor in zip(stages, self.algorithm.factors(ranks), strict=True)
+        }
+
+
+def channels(shape: LayerShape) -> tuple[int, int]:
+    """(O, I)."""
+    if isinstance(shape, ConvShape):
+        return shape.out_channels, shape.in_channels
+    return shape.out_features, shape.in_features
+
+
+def weight_size(shape: LayerShape) -> tuple[int, ...]:
+    """The shape of the layer's weight."""
+    if isinstance(shape, ConvShape):
+        return shape.out_channels, shape.in_channels // shape.groups, *shape.kernel_size
+    return shape.out_features, shape.in_features

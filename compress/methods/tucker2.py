@@ -1,0 +1,51 @@
+"""`tucker2`: a 1x1 convolution, one with the kernel between fewer channels, and a 1x1.
+
+Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile
+Applications", ICLR 2016.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from compress.decompose.tucker import Tucker2
+from compress.methods.geometry import as_conv, kernel_obstacle, pointwise
+from compress.methods.method import Method, Ranks, channels
+from compress.shape import LayerShape, Stage
+
+
+def _lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
+    """(R_out, R_in) in proportion to the channels, each rounded to the step."""
+    wider = max(channels(shape))
+    if min(channels(shape)) < step:
+        return []
+    ranks = (
+        tuple(_rounded(count * rank / wider, step, count) for count in channels(shape))
+        for rank in range(step, wider + 1, step)
+    )
+    return dict.fromkeys(ranks)
+
+
+def _rounded(rank: float, step: int, count: int) -> int:
+    """The nearest multiple of `step` from one step to `count`."""
+    return min(max(round(rank / step), 1), count // step) * step
+
+
+def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
+    conv = as_conv(shape)
+    rank_out, rank_in = ranks
+    core = replace(conv, in_channels=rank_in, out_channels=rank_out, bias=False)
+    return (
+        Stage("reduce", pointwise(conv.in_channels, rank_in)),
+        Stage("core", core),
+        Stage("expand", pointwise(rank_out, conv.out_channels, bias=conv.bias)),
+    )
+
+
+TUCKER2 = Method(
+    name="tucker2",
+    obstacle=kernel_obstacle,
+    bounds=channels,
+    lattice=_lattice,
+    layout=_layout,
+    algorithm=Tucker2,
+)

@@ -1,0 +1,57 @@
+import json
+
+from benchmarks import tables
+
+ROW = {
+    "network": "dense",
+    "accuracy": 99.5,
+    "accuracy_at_least": None,
+    "latency_ms": {"p50_ms": 10.0, "p10_ms": 9.0, "p90_ms": 12.0, "n": 40},
+    "speedup": 1.0,
+    "speedup_low": 1.0,
+    "speedup_high": 1.0,
+    "parameters": 1234567,
+    "macs": 7654321,
+    "evaluations": None,
+    "seconds": None,
+    "verdict": None,
+}
+RECORD = {
+    "command": "make demo",
+    "commit": "0123456789ab",
+    "hardware": {"processor": "a processor", "cores": 2},
+    "threads": 1,
+    "versions": {"torch": "2.15.0"},
+    "n": 40,
+    "seconds": 100.0,
+    "rows": [ROW],
+    "targets": [
+        {"name": "speedup", "target": ">= 1.5", "value": 1.2, "met": False},
+        {"name": "seconds", "target": "<= 300", "value": 100.0, "met": True},
+    ],
+}
+
+
+def test_the_pages_say_what_the_result_files_say():
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert "<!-- results: " in text
+        assert tables.filled(text) == text, f"{page.name} differs: run `make results`"
+
+
+def test_a_place_is_filled_and_nothing_else_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "demo.json").write_text(json.dumps(RECORD))
+    filled = tables.filled("before\n<!-- results: demo -->\nold\n<!-- end -->\nafter\n")
+    assert filled.startswith("before\n<!-- results: demo -->\n| network |")
+    assert filled.endswith("<!-- end -->\nafter\n")
+    assert "old" not in filled
+    assert "| dense | 99.50 % |  | 10.00 (9.00 to 12.00) | 1.00x | 1,234,567 | 7,654,321 |" in filled
+
+
+def test_a_missed_target_is_told_and_a_met_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "demo.json").write_text(json.dumps(RECORD))
+    section = tables.section("demo")
+    assert "Missed: speedup was 1.2, not >= 1.5." in section
+    assert "100.0, not" not in section

@@ -1,0 +1,223 @@
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorly import cp_to_tensor
+from tensorly.decomposition import parafac
+
+from compress.decompose import cp
+from compress.decompose.cp import MOST_ENERGY, Cp, khatri_rao
+from compress.equivalent import relative_error
+from compress.errors import RankError, WeightsError
+from tests.strategies import SEEDS, inputs_of, kernels, normal, second_moment
+
+# Float64 round-off, and what the ridge of the fits may leave.
+ROUND_OFF = 1e-9
+BOTH = pytest.mark.parametrize("separable", [False, True], ids=["cp3", "cp4"])
+
+
+def product(decomposition, rank, weight):
+    factors = decomposition.factors((rank,))
+    if len(factors) == 3:
+        return torch.einsum("ri,rk,or->oik", *factors).reshape(weight.shape)
+    return torch.einsum("ri,rh,rw,or->oihw", *factors)
+
+
+def full_rank(weight):
+    outputs, inputs, height, width = weight.shape
+    return height * width * min(outputs, inputs)
+
+
+def term_energy(decomposition, rank):
+    """The sum of the terms' squared norms."""
+    *rest, out_factor = decomposition.factors((rank,))
+    return float(torch.stack([f.norm(dim=1) for f in (*rest, out_factor.T)]).prod(0).square().sum())
+
+
+def outer(*vectors):
+    return torch.einsum("o,i,h,w->oihw", *(v / v.norm() for v in vectors))
+
+
+@BOTH
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_full_rank_is_exact(separable, data):
+    weight = data.draw(kernels(most_channels=5))
+    samples = data.draw(inputs_of(weight))
+    for metric in (None, second_moment(samples)):
+        found = product(Cp(weight, metric, separable=separable), full_rank(weight), weight)
+        torch.testing.assert_close(found, weight, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_the_error_is_within_that_of_one_svd_for_each_place(data):
+    weight = data.draw(kernels())
+    rank = data.draw(st.integers(1, full_rank(weight)))
+    kernel = weight.flatten(2)
+    _, basis = torch.linalg.eigh(torch.einsum("oik,oil->kl", kernel, kernel))
+    places = torch.einsum("oik,kl->loi", kernel, basis)
+    values = torch.linalg.svdvals(places).flatten().sort(descending=True).values.square()
+    error = (product(Cp(weight), rank, weight) - weight).square().sum()
+    assert float(error) <= float(values[rank:].sum()) + ROUND_OFF
+
+
+@pytest.mark.filterwarnings("ignore:Trying to compute SVD")  # tensorly, at ranks above a mode
+@pytest.mark.parametrize("rank", [8, 24, 40])
+def test_the_error_is_near_that_of_tensorly(rank):
+    # A Tucker tensor with a falling spectrum and noise, as trained kernels are.
+    core = normal(0, 8, 8, 9) * torch.logspace(0, -1, 8).double()[:, None, None]
+    kernel = torch.einsum("pqk,op,iq->oik", core, normal(1, 20, 8), normal(2, 16, 8))
+    kernel = kernel + 0.15 * kernel.std() * normal(3, 20, 16, 9)
+    weight = kernel.reshape(20, 16, 3, 3)
+    theirs = cp_to_tensor(parafac(kernel.numpy(), rank, n_iter_max=40, init="svd", random_state=0))
+    their_error = (torch.from_numpy(theirs) - kernel).norm()
+    # Local minima differ; a tenth is far more than they do at these sizes.
+    assert (product(Cp(weight), rank, weight) - weight).norm() <= 1.1 * their_error
+
+
+def test_a_tensor_of_few_terms_is_found_again():
+    factors = [torch.linalg.qr(normal(seed, size, 3))[0] for seed, size in enumerate((7, 6, 3, 3))]
+    weight = torch.einsum("or,ir,hr,wr,r->oihw", *factors, torch.tensor([3.0, 2.0, 1.0]).double())
+    for separable in (False, True):
+        found = product(Cp(weight, separable=separable), 3, weight)
+        torch.testing.assert_close(found, weight, rtol=0, atol=1e-6)
+
+
+@BOTH
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_in_the_norm_of_the_data_it_is_never_worse_than_the_plain_one(separable, data):
+    weight = data.draw(kernels(most_channels=5))
+    metric = second_moment(data.draw(inputs_of(weight)))
+    rank = data.draw(st.integers(1, full_rank(weight)))
+    fitted, plain = (
+        relative_error(weight, product(decomposition, rank, weight), metric)
+        for decomposition in (
+            Cp(weight, metric, separable=separable),
+            Cp(weight, separable=separable),
+        )
+    )
+    assert fitted <= plain + ROUND_OFF
+
+
+@BOTH
+def test_on_correlated_inputs_it_is_far_better_than_the_plain_one(separable):
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 9) @ normal(2, 9, 54))
+    fitted, plain = (
+        relative_error(weight, product(Cp(weight, m, separable=separable), 12, weight), metric)
+        for m in (metric, None)
+    )
+    assert fitted < 0.5 * plain
+
+
+@BOTH
+def test_no_sweep_raises_the_error(monkeypatch, separable):
+    weight, errors = normal(0, 8, 6, 3, 3), []
+    monkeypatch.setattr(cp, "STALLED", 0)
+    for sweeps in range(6):
+        monkeypatch.setattr(cp, "SWEEPS", sweeps)
+        found = product(Cp(weight, separable=separable), 14, weight)
+        errors.append(float((found - weight).square().sum()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.99 * errors[0]
+
+
+@BOTH
+def test_no_weighted_sweep_raises_the_error(monkeypatch, separable):
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 60, 54) @ normal(2, 54, 54))
+    errors = []
+    for sweeps in range(4):
+        monkeypatch.setattr(cp, "WEIGHTED_SWEEPS", sweeps)
+        found = product(Cp(weight, metric, separable=separable), 14, weight)
+        errors.append(relative_error(weight, found, metric))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.9 * errors[0]
+
+
+@BOTH
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_the_output_factor_is_the_best_for_the_others(monkeypatch, separable, sweeps):
+    monkeypatch.setattr(cp, "WEIGHTED_SWEEPS", sweeps)
+    weight, samples = normal(0, 5, 4, 3, 2), normal(1, 90, 24)
+    *rest, out_factor = Cp(weight, second_moment(samples), separable=separable).factors((9,))
+    terms = samples @ khatri_rao([factor.T for factor in rest])
+    best = torch.linalg.lstsq(terms, samples @ weight.flatten(1).T).solution
+    torch.testing.assert_close(out_factor.T, best, rtol=0, atol=1e-3)
+
+
+@BOTH
+def test_ranks_may_exceed_the_channel_counts(separable):
+    weight = normal(0, 8, 6, 3, 3)
+    errors = [
+        float((product(Cp(weight, separable=separable), rank, weight) - weight).norm())
+        for rank in (6, 12, 24, 40)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.3 * errors[0]
+
+
+@BOTH
+@pytest.mark.parametrize("most_energy", [MOST_ENERGY, 2.0])
+def test_the_terms_of_a_border_rank_tensor_stay_bounded(monkeypatch, separable, most_energy):
+    """It is a limit of tensors of rank 2, whose terms grow without bound and cancel."""
+    monkeypatch.setattr(cp, "SWEEPS", 400)
+    monkeypatch.setattr(cp, "STALLED", 0)
+    monkeypatch.setattr(cp, "MOST_ENERGY", most_energy)
+    (a, b), (c, d), (e, f) = ([normal(s, 5), normal(s + 1, 5)] for s in (0, 2, 4))
+    g = normal(6, 1)
+    weight = outer(a, c, f, g) + outer(a, d, e, g) + outer(b, c, e, g)
+    energy = float(weight.square().sum())
+    decomposition = Cp(weight, separable=separable)
+    found = product(decomposition, 2, weight)
+    assert term_energy(decomposition, 2) <= most_energy * energy
+    assert (found - weight).square().sum() < 0.1 * energy
+
+
+@pytest.mark.parametrize("most_energy", [MOST_ENERGY, 1.0])
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=SEEDS, rank=st.integers(1, 40))
+def test_the_terms_of_any_kernel_stay_bounded(monkeypatch, most_energy, seed, rank):
+    monkeypatch.setattr(cp, "MOST_ENERGY", most_energy)
+    weight, metric = normal(seed, 6, 5, 3, 3), second_moment(normal(seed + 1, 20, 45))
+    for used in (None, metric):
+        energy = term_energy(Cp(weight, used), rank)
+        assert energy <= (most_energy + 1e-9) * float(weight.square().sum())
+
+
+@BOTH
+def test_kernels_and_inputs_of_zeros_stay_finite(separable):
+    weight = normal(0, 4, 3, 2, 2)
+    dead = second_moment(normal(1, 50, 12))
+    dead[:4], dead[:, :4] = 0, 0  # nothing ever comes in through the first channel
+    zeros = torch.zeros_like(weight)
+    for kernel, metric in [(zeros, dead), (weight, torch.zeros(12, 12)), (weight, dead)]:
+        assert product(Cp(kernel, metric, separable=separable), 9, kernel).isfinite().all()
+    assert not product(Cp(zeros, dead, separable=separable), 9, zeros).any()
+
+
+def test_the_same_weight_gives_the_same_factors_whatever_was_asked_before():
+    weight, metric = normal(0, 6, 5, 3, 3), second_moment(normal(1, 90, 45))
+    asked = Cp(weight, metric)
+    asked.factors((20,))
+    for once, again in zip(Cp(weight, metric).factors((7,)), asked.factors((7,)), strict=True):
+        assert torch.equal(once, again)
+
+
+def test_a_column_of_the_khatri_rao_product_is_the_kronecker_product_of_columns():
+    a, b, c = normal(0, 3, 4), normal(1, 2, 4), normal(2, 5, 4)
+    expected = torch.kron(torch.kron(a[:, 2], b[:, 2]), c[:, 2])
+    torch.testing.assert_close(khatri_rao([a, b, c])[:, 2], expected)
+
+
+@pytest.mark.parametrize("rank", [0, 37])
+def test_a_rank_outside_its_bounds_is_refused(rank):
+    with pytest.raises(RankError, match=r"between 1 and \(36,\)"):
+        Cp(normal(0, 8, 4, 3, 3)).factors((rank,))
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    with pytest.raises(WeightsError, match="NaN or infinite"):
+        Cp(torch.full((2, 2, 3, 3), float("nan")))

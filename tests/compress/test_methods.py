@@ -1,0 +1,377 @@
+from dataclasses import asdict, replace
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.catalog import METHODS as NAMES
+from compress.equivalent import dense_weight, relative_error
+from compress.errors import PlanError, RankError, UnsupportedLayerError, WeightsError
+from compress.load import build_layer
+from compress.methods.registry import METHODS, method_named
+from compress.shape import ConvShape, LinearShape, stage_macs, stage_parameters
+from tests.strategies import SEEDS, conv_shapes, normal, second_moment
+
+# Float32 round-off of up to four convolutions over a few dozen products, outputs of order 10.
+EXACT = {"rtol": 1e-4, "atol": 1e-4}
+# The same in float64, and what the ridge of the fits may leave at full rank.
+EXACT_FITTED = {"rtol": 0, "atol": 1e-5}
+
+CONV = ConvShape(in_channels=6, out_channels=8, kernel_size=(3, 3), padding=(1, 1))
+WIDE = replace(CONV, in_channels=192, out_channels=256)
+LINEAR = LinearShape(in_features=256, out_features=512)
+SPATIAL = [name for name in METHODS if name != "svd"]
+EVERY = pytest.mark.parametrize("name", METHODS)
+
+GEOMETRIES = [
+    {},
+    {"stride": (2, 1)},
+    {"stride": (1, 3), "padding": (0, 1)},
+    {"kernel_size": (3, 5), "padding": (0, 2)},
+    {"kernel_size": (2, 4), "padding": "same"},
+    {"padding": "same", "dilation": (2, 1)},
+    {"padding": "valid"},
+    {"padding": (2, 0), "dilation": (1, 2)},
+    {"padding_mode": "reflect", "padding": (2, 1)},
+    {"padding_mode": "replicate", "padding": (0, 3)},
+    {"padding_mode": "circular", "padding": (1, 2), "stride": (2, 2)},
+    {"padding_mode": "reflect", "padding": "same", "kernel_size": (4, 3)},
+    {"bias": False},
+    {"in_channels": 1, "kernel_size": (3, 2)},
+    {"out_channels": 1},
+]
+
+
+def dense_layer(shape):
+    kind = nn.Linear if isinstance(shape, LinearShape) else nn.Conv2d
+    return kind(**asdict(shape))
+
+
+def built(stages, factors=None, bias=None):
+    """The stages as plain torch layers, as they are shipped."""
+    kinds = {ConvShape: "Conv2d", LinearShape: "Linear"}
+    rows = [(stage.name, kinds[type(stage.shape)], asdict(stage.shape)) for stage in stages]
+    layer = build_layer(rows)
+    if factors is None:
+        return layer
+    state = {f"{name}.weight": factor for name, factor in factors.items()}
+    if bias is not None:
+        state[f"{stages[-1].name}.bias"] = bias
+    layer.load_state_dict(state, assign=True)
+    return layer
+
+
+def inputs(shape):
+    if isinstance(shape, LinearShape):
+        return torch.randn(3, shape.in_features)
+    return torch.randn(2, shape.in_channels, 11, 12)
+
+
+def full_rank_layer(name, shape, layer):
+    method = METHODS[name]
+    ranks = method.limits(shape)
+    factors = method.decompose(shape, layer.weight, None).factors(ranks)
+    return built(method.stages(shape, ranks), factors, layer.bias)
+
+
+# Torch says once that it pads even kernels with a copy of the input.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@EVERY
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_full_rank_computes_the_same_function(name, geometry):
+    shape = replace(CONV, **geometry)
+    layer, x = dense_layer(shape), inputs(shape)
+    factorized = full_rank_layer(name, shape, layer)
+    torch.testing.assert_close(factorized(x), layer(x), **EXACT)
+    assert len(factorized) > 1
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@EVERY
+@settings(deadline=None, max_examples=25)
+@given(shape=conv_shapes())
+def test_full_rank_computes_the_same_function_in_any_geometry(name, shape):
+    assume(METHODS[name].obstacle(shape) is None)
+    torch.manual_seed(0)
+    layer, x = dense_layer(shape), inputs(shape)
+    torch.testing.assert_close(full_rank_layer(name, shape, layer)(x), layer(x), **EXACT)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(5, 9), (9, 5)])
+def test_full_rank_computes_the_same_linear_function(size, bias):
+    shape = LinearShape(in_features=size[0], out_features=size[1], bias=bias)
+    layer, x = dense_layer(shape), inputs(shape)
+    factorized = full_rank_layer("svd", shape, layer)
+    torch.testing.assert_close(factorized(x), layer(x), **EXACT)
+    assert [type(stage) for stage in factorized] == [nn.Linear, nn.Linear]
+
+
+def test_svd_takes_a_1x1_convolution_with_its_stride_and_padding():
+    shape = replace(CONV, kernel_size=(1, 1), stride=(2, 2))
+    layer, x = dense_layer(shape), inputs(shape)
+    torch.testing.assert_close(full_rank_layer("svd", shape, layer)(x), layer(x), **EXACT)
+
+
+@EVERY
+@settings(deadline=None, max_examples=10)
+@given(seed=SEEDS)
+def test_full_rank_is_exact_in_the_norm_of_any_data(name, seed):
+    method = METHODS[name]
+    weight, metric = normal(seed, 8, 6, 3, 3), second_moment(normal(seed + 1, 20, 54))
+    ranks = method.limits(CONV)
+    factors = method.decompose(CONV, weight, metric).factors(ranks)
+    found = dense_weight(CONV, method.stages(CONV, ranks), factors)
+    torch.testing.assert_close(found, weight, **EXACT_FITTED)
+
+
+@EVERY
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_in_the_norm_of_the_data_no_method_is_worse_than_in_the_plain_one(name, data):
+    method, seed = METHODS[name], data.draw(SEEDS)
+    weight, metric = normal(seed, 8, 6, 3, 3), second_moment(normal(seed + 1, 40, 54))
+    ranks = tuple(data.draw(st.integers(1, limit)) for limit in method.limits(CONV))
+    stages = method.stages(CONV, ranks)
+    fitted, plain = (
+        relative_error(
+            weight,
+            dense_weight(CONV, stages, method.decompose(CONV, weight, used).factors(ranks)),
+            metric,
+        )
+        for used in (metric, None)
+    )
+    assert fitted <= plain + 1e-9
+
+
+@EVERY
+def test_factors_have_the_shapes_dtype_and_names_of_the_stages(name):
+    method = METHODS[name]
+    decomposition = method.decompose(CONV, normal(0, 8, 6, 3, 3).half(), None)
+    for ranks in [tuple(1 for _ in method.limits(CONV)), method.limits(CONV)]:
+        factors, stages = decomposition.factors(ranks), method.stages(CONV, ranks)
+        weights = {f"{key}.weight": factor.shape for key, factor in factors.items()}
+        expected = built(stages).state_dict()
+        assert weights.items() <= {key: value.shape for key, value in expected.items()}.items()
+        assert list(factors) == [stage.name for stage in stages]
+        assert {factor.dtype for factor in factors.values()} == {torch.float16}
+
+
+@EVERY
+def test_factors_share_no_storage_with_the_weight_or_with_each_other(name):
+    method, weight = METHODS[name], normal(0, 8, 6, 3, 3)
+    decomposition, before = method.decompose(CONV, weight, None), weight.clone()
+    ranks = method.limits(CONV)
+    expected = {key: value.clone() for key, value in decomposition.factors(ranks).items()}
+    for factor in decomposition.factors(ranks).values():
+        factor.zero_()
+    assert torch.equal(weight, before)
+    for key, factor in decomposition.factors(ranks).items():
+        assert torch.equal(factor, expected[key])
+        assert factor.requires_grad is False
+
+
+@EVERY
+def test_what_was_asked_before_does_not_change_the_factors(name):
+    method = METHODS[name]
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
+    few, most = tuple(3 for _ in method.limits(CONV)), method.limits(CONV)
+    asked = method.decompose(CONV, weight, metric)
+    asked.factors(most)
+    again = asked.factors(few)
+    for key, factor in method.decompose(CONV, weight, metric).factors(few).items():
+        assert torch.equal(factor, again[key])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@EVERY
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_parameters_and_macs_are_those_that_torch_counts(name, geometry):
+    shape = replace(CONV, **geometry)
+    stages = METHODS[name].stages(shape, tuple(min(2, r) for r in METHODS[name].limits(shape)))
+    layer = built(stages)
+    assert stage_parameters(stages) == sum(p.numel() for p in layer.parameters())
+    with torch.device("meta"):
+        x = torch.empty(1, shape.in_channels, 11, 12)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert stage_macs(stages, (11, 12)) == counter.get_total_flops() // 2  # torch counts two
+
+
+def test_parameters_and_macs_of_a_linear_layer_are_those_that_torch_counts():
+    stages = METHODS["svd"].stages(LINEAR, (16,))
+    layer = built(stages)
+    assert stage_parameters(stages) == sum(p.numel() for p in layer.parameters())
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.empty(1, 256, device="meta"))
+    assert stage_macs(stages, (1, 1)) == counter.get_total_flops() // 2
+
+
+def test_each_spatial_stage_takes_the_geometry_of_its_own_axis():
+    shape = ConvShape(
+        in_channels=4,
+        out_channels=4,
+        kernel_size=(3, 5),
+        stride=(2, 3),
+        padding=(1, 2),
+        dilation=(2, 1),
+        padding_mode="circular",
+    )
+    for name, ranks in {"spatial_svd": (2,), "cp4": (2,)}.items():
+        stages = {stage.name: stage.shape for stage in METHODS[name].stages(shape, ranks)}
+        for key, kernel, stride, padding, dilation in [
+            ("vertical", (3, 1), (2, 1), (1, 0), (2, 1)),
+            ("horizontal", (1, 5), (1, 3), (0, 2), (1, 1)),
+        ]:
+            stage = stages[key]
+            assert (stage.kernel_size, stage.stride) == (kernel, stride)
+            assert (stage.padding, stage.dilation) == (padding, dilation)
+            assert stage.padding_mode == "circular"
+
+
+@EVERY
+@pytest.mark.parametrize("bias", [True, False])
+def test_only_the_last_stage_has_the_bias(name, bias):
+    shape = replace(CONV, bias=bias)
+    *first, last = METHODS[name].stages(shape, METHODS[name].limits(shape))
+    assert last.shape.bias is bias
+    assert not any(stage.shape.bias for stage in first)
+
+
+@EVERY
+def test_a_grouped_convolution_is_refused_with_the_reason(name):
+    shape = replace(CONV, groups=2)
+    assert "groups=2" in METHODS[name].refusal(shape)
+    assert METHODS[name].grid(shape) == []
+    for ask in (
+        lambda: METHODS[name].limits(shape),
+        lambda: METHODS[name].stages(shape, (1,)),
+        lambda: METHODS[name].decompose(shape, normal(0, 8, 3, 3, 3), None),
+    ):
+        with pytest.raises(UnsupportedLayerError, match=rf"{name} cannot .* groups=2 came"):
+            ask()
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+@pytest.mark.parametrize(
+    "shape", [replace(WIDE, kernel_size=(1, 1)), LINEAR], ids=["1x1", "linear"]
+)
+def test_what_has_no_places_to_split_is_left_to_svd(name, shape):
+    assert "svd factorises it" in METHODS[name].refusal(shape)
+    with pytest.raises(UnsupportedLayerError, match="svd"):
+        METHODS[name].limits(shape)
+    assert METHODS["svd"].refusal(shape) is None
+
+
+def test_kernels_of_one_row_or_column_are_left_to_the_method_that_fits_them():
+    column, row = replace(WIDE, kernel_size=(3, 1)), replace(WIDE, kernel_size=(1, 3))
+    assert "svd" in METHODS["spatial_svd"].refusal(column)
+    assert METHODS["spatial_svd"].refusal(row) is None
+    for shape in (column, row):
+        assert "cp3" in METHODS["cp4"].refusal(shape)
+        assert METHODS["cp3"].refusal(shape) is None
+
+
+@EVERY
+def test_a_layer_too_small_to_become_cheaper_is_refused_with_the_reason(name):
+    shape = ConvShape(in_channels=2, out_channels=2, kernel_size=(3, 3))
+    assert METHODS[name].grid(shape) == []
+    assert "fewer parameters and MACs" in METHODS[name].refusal(shape)
+    assert len(METHODS[name].stages(shape, METHODS[name].limits(shape))) > 1
+
+
+@EVERY
+def test_ranks_outside_their_limits_are_refused_with_both(name):
+    method = METHODS[name]
+    limits = method.limits(CONV)
+    decomposition = method.decompose(CONV, normal(0, 8, 6, 3, 3), None)
+    for ranks in [tuple(limit + 1 for limit in limits), tuple(0 for _ in limits), (*limits, 1)]:
+        for ask in (partial(method.stages, CONV), decomposition.factors):
+            with pytest.raises(RankError) as caught:
+                ask(ranks)
+            assert str(ranks) in str(caught.value)
+            assert str(limits) in str(caught.value)
+
+
+@EVERY
+def test_a_weight_of_another_shape_is_refused_with_both(name):
+    with pytest.raises(WeightsError, match=r"\(8, 6, 3, 2\) came; \(8, 6, 3, 3\) was wanted"):
+        METHODS[name].decompose(CONV, normal(0, 8, 6, 3, 2), None)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        WIDE,
+        replace(WIDE, stride=(2, 2)),
+        replace(WIDE, in_channels=128, kernel_size=(5, 3), dilation=(9, 1), padding="valid"),
+        replace(WIDE, in_channels=3, out_channels=64, kernel_size=(7, 7), stride=(2, 2)),
+        replace(WIDE, in_channels=24, out_channels=40),
+        replace(WIDE, in_channels=1, out_channels=64),
+        replace(WIDE, kernel_size=(1, 1)),
+        LINEAR,
+        LinearShape(in_features=25088, out_features=4096),
+    ],
+    ids=str,
+)
+@EVERY
+def test_a_grid_is_short_ascending_and_cheaper_than_dense(name, shape):
+    method = METHODS[name]
+    grid = method.grid(shape)
+    assert (not grid) == (method.refusal(shape) is not None)
+    assert len(grid) <= 12
+    assert grid == sorted(set(grid))
+    narrow = isinstance(shape, ConvShape) and shape.in_channels < 64
+    for ranks in grid:
+        assert all(rank % (4 if narrow else 16) == 0 for rank in ranks)
+        stages = method.stages(shape, ranks)
+        assert stage_parameters(stages) < shape.parameters
+        size = (4096, 4096) if isinstance(shape, ConvShape) else (1, 1)  # no rim to speak of
+        assert stage_macs(stages, size) < shape.macs(size)
+
+
+def test_the_grid_narrows_with_the_layer():
+    narrow = replace(WIDE, in_channels=24, out_channels=40)
+    assert METHODS["spatial_svd"].grid(WIDE)[:2] == [(16,), (32,)]
+    assert METHODS["spatial_svd"].grid(narrow) == [(8,), (16,), (24,), (32,), (40,)]
+    assert METHODS["svd"].grid(replace(WIDE, in_channels=1, out_channels=64)) == [(4,)]
+
+
+def test_the_grid_reaches_the_last_rank_that_pays():
+    assert METHODS["svd"].grid(LINEAR)[-1] == (160,)  # 170 = 256 * 512 / (256 + 512) breaks even
+    assert METHODS["cp3"].grid(WIDE)[-1] == (960,)  # 968 = 256 * 192 * 9 / (256 + 192 + 9)
+
+
+def test_the_first_1x1_counts_at_the_resolution_before_the_stride():
+    strided = replace(WIDE, stride=(2, 2))
+    # Four input pixels for each output pixel: 256 * 192 * 9 / (256 + 4 * 192 + 9) = 428.
+    assert METHODS["cp3"].grid(strided)[-1] == (416,)
+    patches = ConvShape(in_channels=3, out_channels=768, kernel_size=(16, 16), stride=(16, 16))
+    # 256 input pixels for each: 3 * 256 * 768 / (3 * 256 + 256 + 768) = 329.
+    assert METHODS["cp3"].grid(patches)[-1] == (328,)
+
+
+def test_cp_ranks_may_exceed_the_channel_counts():
+    for name in ("cp3", "cp4"):
+        assert METHODS[name].grid(WIDE)[-1][0] > 256
+        assert METHODS[name].limits(WIDE) == (9 * 192,)
+
+
+def test_tucker_ranks_are_out_then_in_and_in_proportion_to_the_channels():
+    assert METHODS["tucker2"].limits(WIDE) == (256, 192)
+    assert (128, 96) in METHODS["tucker2"].grid(WIDE)
+    assert (64, 48) in METHODS["tucker2"].grid(WIDE)
+    stages = METHODS["tucker2"].stages(WIDE, (64, 48))
+    assert stages[1].shape.out_channels == 64
+    assert stages[1].shape.in_channels == 48
+
+
+def test_the_registry_knows_the_methods_of_the_catalog_by_their_names():
+    assert tuple(METHODS) == NAMES
+    assert all(method_named(name).name == name for name in NAMES)
+    with pytest.raises(PlanError, match="'tt' came, one of svd, spatial_svd"):
+        method_named("tt")

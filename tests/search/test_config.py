@@ -1,0 +1,105 @@
+import dataclasses
+import subprocess
+import sys
+from typing import get_args, get_type_hints
+
+import annotated_types
+import pytest
+
+from search import config
+from search.config import (
+    COUNTED,
+    UNLABELLED,
+    Budget,
+    ConfigError,
+    EstimationConfig,
+    GeneticConfig,
+    Limits,
+    Metric,
+    Objective,
+    SearchConfig,
+    StrategyConfig,
+    UniformConfig,
+    VbmfConfig,
+)
+
+CONFIGS = [EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig, Limits, Objective]
+
+
+def test_half_a_point_of_a_counted_metric_is_half_a_percent_of_the_samples():
+    for metric in COUNTED:
+        assert Budget(max_loss=0.5, unit="points", metric=metric).allowed(0.9) == 0.005
+
+
+def test_points_of_a_real_number_are_the_number_itself():
+    assert Budget(max_loss=0.5, unit="points", metric="loss").allowed(2.0) == 0.5
+
+
+def test_relative_percent_is_a_share_of_the_dense_value():
+    for metric, dense in [("top1", 0.8), ("loss", 2.0)]:
+        budget = Budget(max_loss=5, unit="relative_percent", metric=metric)
+        assert budget.allowed(dense) == pytest.approx(0.05 * dense)
+
+
+def test_a_loss_is_shown_in_points_where_counted():
+    assert Budget(max_loss=1, unit="points").shown(0.004) == pytest.approx(0.4)
+    assert Budget(max_loss=1, unit="points", metric="mse").shown(0.004) == 0.004
+
+
+@pytest.mark.parametrize("max_loss", [-0.1, 101, float("nan"), float("inf")])
+def test_a_budget_that_cannot_be_meant_is_refused(max_loss):
+    with pytest.raises(ConfigError, match=f"max_loss {max_loss} came.*top1 you can afford"):
+        Budget(max_loss=max_loss, unit="points")
+
+
+@pytest.mark.parametrize("metric", UNLABELLED)
+def test_a_share_of_what_dense_has_by_definition_is_refused(metric):
+    with pytest.raises(ConfigError, match="in points"):
+        Budget(max_loss=1, unit="relative_percent", metric=metric)
+
+
+@pytest.mark.parametrize("methods", [(), ("svd", "svd")])
+def test_no_method_and_one_named_twice_are_refused(methods):
+    with pytest.raises(ConfigError, match="one or more of"):
+        SearchConfig(budget=Budget(max_loss=1, unit="points"), methods=methods)
+
+
+def test_every_metric_is_counted_or_a_real_number_and_known_with_labels_or_without():
+    assert set(COUNTED) | set(UNLABELLED) < set(get_args(Metric))
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_every_default_is_within_its_limits(cls):
+    made = cls()
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        for limit in getattr(hint, "__metadata__", ()):
+            value = getattr(made, name)
+            if isinstance(limit, annotated_types.Ge):
+                assert value >= limit.ge
+            elif isinstance(limit, annotated_types.Gt):
+                assert value > limit.gt
+            else:
+                assert value <= limit.le
+
+
+def test_each_strategy_is_told_by_its_own_name():
+    names = [cls().strategy for cls in get_args(StrategyConfig)]
+    assert len(set(names)) == len(names) == 4
+
+
+@pytest.mark.parametrize("cls", [*CONFIGS, Budget, SearchConfig])
+def test_a_configuration_does_not_change(cls):
+    made = {
+        Budget: lambda: Budget(max_loss=1, unit="points"),
+        SearchConfig: lambda: SearchConfig(budget=Budget(max_loss=1, unit="points")),
+    }.get(cls, cls)()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(made)[0].name, 1)
+
+
+def test_the_configuration_is_imported_without_torch_numpy_and_pydantic():
+    code = (
+        f"import sys, {config.__name__}; print({{'torch', 'numpy', 'pydantic'}} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -1,0 +1,167 @@
+import pytest
+
+from search.report import markdown
+
+RESULT = {
+    "loss": {
+        "value": 0.25,
+        "upper": 0.42,
+        "allowed": 0.5,
+        "unit": "points",
+        "metric": "top1",
+        "samples": 6000,
+        "worse": 40,
+        "better": 25,
+    },
+    "latency_ms": {"p50_ms": 1.25, "p10_ms": 1.2, "p90_ms": 1.4, "n": 300},
+    "dense_latency_ms": {"p50_ms": 4.0, "p10_ms": 3.9, "p90_ms": 4.4, "n": 300},
+    "speedup": 3.2,
+    "speedup_low": 3.1,
+    "speedup_high": 3.3,
+    "layout": "channels_last",
+    "parameters": 250_000,
+    "macs": 10_000_000,
+}
+
+
+def document(**changes):
+    found = {
+        "verdict": "budget_met",
+        "sentence": "Loses 0.25 points.",
+        "nearest_max_loss": None,
+        "stopped_by": None,
+        "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
+        "search": {"strategy": "estimation"},
+        "objective": {"device": "cpu", "batch": 8, "threads": 1},
+        "circumstances": {
+            "device": "cpu",
+            "name": "A Processor",
+            "threads": 1,
+            "runtime": "eager",
+            "dtype": "float32",
+            "versions": {"torch": "2.15.0"},
+        },
+        "splits": {"calibration": 512, "search": 4000, "confirmation": 6000},
+        "dense": {
+            "metric": "top1",
+            "value": 98.75,
+            "samples": 4000,
+            "latency_ms": {"p50_ms": 4.1, "p10_ms": 4.0, "p90_ms": 4.5, "n": 100},
+            "parameters": 1_000_000,
+            "macs": 40_000_000,
+        },
+        "result": RESULT,
+        "layers": [
+            {
+                "name": "conv1",
+                "method": "tucker2",
+                "ranks": [32, 16],
+                "predicted_error": 0.034,
+                "dense_latency_ms": 2.0,
+                "latency_ms": 0.5,
+                "dense_parameters": 9000,
+                "parameters": 1800,
+                "choices": 7,
+            },
+            {
+                "name": "conv2",
+                "method": None,
+                "ranks": None,
+                "predicted_error": 0.0,
+                "dense_latency_ms": 1.0,
+                "latency_ms": 1.0,
+                "dense_parameters": 5000,
+                "parameters": 5000,
+                "choices": 3,
+            },
+        ],
+        "kept_dense": {"norm1": "BatchNorm2d: no", "norm2": "BatchNorm2d: no", "fc": "too small"},
+        "tested": [],
+        "evaluations": 9,
+        "failed": 1,
+        "search_seconds": 12.3,
+    }
+    return found | changes
+
+
+def lines(text, start):
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_the_verdict_and_the_promise_come_before_every_figure():
+    text = markdown(document())
+    assert text.startswith("# The promise is kept\n")
+    promise = "Promise: lose at most 0.5 points of top1, with 95 % confidence."
+    assert (
+        text.index(promise) < text.index("Loses 0.25 points.") < text.index("## Before and after")
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title"),
+    [
+        ("budget_met", "# The promise is kept"),
+        ("budget_missed", "# The promise is not kept"),
+        ("no_gain", "# Nothing gained: the dense network stays"),
+    ],
+)
+def test_every_verdict_has_its_title(verdict, title):
+    assert markdown(document(verdict=verdict)).splitlines()[0] == title
+
+
+def test_dense_and_result_stand_side_by_side():
+    text = markdown(document())
+    assert "4.000 ms (3.900 to 4.400) | 1.250 ms (1.200 to 1.400)" in text
+    assert "3.20 (3.10 to 3.30)" in text
+    assert "| parameters | 1,000,000 | 250,000 (25.0 %) |" in text
+    assert "0.25, at most 0.42" in text
+    assert "40 got worse, 25 better" in text
+
+
+def test_each_layer_has_a_row_and_layers_kept_for_one_reason_share_theirs():
+    text = markdown(document())
+    assert lines(text, "| conv1") == [
+        "| conv1 | tucker2 32x16 | 0.034 | 2.000 | 0.500 | 1,800 of 9,000 |  |"
+    ]
+    assert "none of its 3 choices" in lines(text, "| conv2")[0]
+    assert len(lines(text, "| norm1, norm2 | dense |")) == 1
+    assert "too small" in lines(text, "| fc | dense |")[0]
+
+
+def test_without_a_result_the_dense_network_is_described_alone():
+    text = markdown(document(verdict="no_gain", result=None))
+    assert "| parameters | 1,000,000 | 1,000,000 |" in text
+    assert "speed-up (95" not in text
+    assert "channels_last" not in text
+
+
+def test_the_layout_that_the_times_hold_for_is_in_the_code():
+    assert "memory_format=torch.channels_last" in markdown(document())
+    contiguous = document(result=RESULT | {"layout": "contiguous"})
+    assert "channels_last" not in markdown(contiguous)
+
+
+def test_what_the_speed_up_holds_for_is_said():
+    text = markdown(document())
+    assert "A Processor (cpu), batch 8, 1 thread, float32, torch eager mode (torch 2.15.0)" in text
+
+
+def test_a_promise_without_confidence_claims_none():
+    budget = {"max_loss": 2, "unit": "relative_percent", "metric": "loss", "confidence": None}
+    text = markdown(document(budget=budget))
+    assert "lose at most 2 percent of the dense network's own value of loss." in text
+
+
+def test_a_limit_that_ended_the_search_is_named():
+    assert "`max_seconds`" in markdown(document(stopped_by="max_seconds"))
+
+
+def test_every_table_has_as_many_cells_in_each_row_as_in_its_head():
+    text = markdown(document())
+    width = None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            width = None
+            continue
+        width = width or line.count("|")
+        assert line.count("|") == width

@@ -1,0 +1,74 @@
+"""Hypothesis strategies of our own domain: kernels, samples of their inputs, shapes of layers."""
+
+import torch
+from hypothesis import strategies as st
+
+from compress.shape import ConvShape
+
+SEEDS = st.integers(0, 2**16)
+
+
+@st.composite
+def kernels(draw, most_channels=7, most_places=3):
+    """(O, I, kh, kw) in float64; now and then with dead outputs, or of low rank."""
+    outputs, inputs = (draw(st.integers(1, most_channels)) for _ in range(2))
+    places = tuple(draw(st.integers(1, most_places)) for _ in range(2))
+    weight = normal(draw(SEEDS), outputs, inputs, *places)
+    if draw(st.booleans()):
+        weight[: outputs // 2] = 0
+    if draw(st.booleans()):
+        weight[:, -1] = 2 * weight[:, 0]
+    return weight
+
+
+@st.composite
+def inputs_of(draw, weight):
+    """Samples (n, D) of what the layer of `weight` is applied to, in float64.
+
+    Correlated, of very different variances, and often fewer than D.
+    """
+    size = weight[0].numel()
+    count = draw(st.integers(1, 2 * size))
+    samples = normal(draw(SEEDS), count, size) @ normal(draw(SEEDS), size, size)
+    decades = draw(st.floats(0, 3))
+    return samples * torch.logspace(0, -decades, size, dtype=torch.float64)
+
+
+@st.composite
+def conv_shapes(draw, most_channels=6):
+    """Ungrouped convolutions in every geometry that torch accepts."""
+    padding_mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
+    kernel_size = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    paddings = [st.tuples(st.integers(0, 2), st.integers(0, 2)), st.just("valid")]
+    if stride == (1, 1):
+        paddings.append(st.just("same"))
+    return ConvShape(
+        in_channels=draw(st.integers(1, most_channels)),
+        out_channels=draw(st.integers(1, most_channels)),
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=draw(st.one_of(paddings)),
+        dilation=draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
+        padding_mode=padding_mode,
+        bias=draw(st.booleans()),
+    )
+
+
+def normal(seed, *size):
+    """Standard normal values in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*size, dtype=torch.float64, generator=generator)
+
+
+def second_moment(samples):
+    """(D, D) of samples (n, D)."""
+    return samples.T @ samples / len(samples)
+
+
+def sampled_error(weight, approximation, samples):
+    """Squared relative output error by its definition: outputs on the samples, compared."""
+    outputs = samples @ weight.flatten(1).T
+    return float((samples @ approximation.flatten(1).T - outputs).square().sum()) / float(
+        outputs.square().sum()
+    )
