@@ -7,7 +7,6 @@ stands between them is written from benchmarks/results/NAME.json and never by ha
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, ROOT
@@ -51,7 +50,10 @@ def section(name: str) -> str:
     lines += ["", _circumstances(record)]
     for target in record["targets"]:
         if not target["met"]:
-            lines += ["", f"Missed: {target['name']} was {target['value']}, not {target['target']}."]
+            lines += [
+                "",
+                f"Missed: {target['name']} was {target['value']}, not {target['target']}.",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -78,7 +80,8 @@ def _circumstances(record: Mapping[str, Any]) -> str:
     where = hardware.get("gpu") or hardware["processor"]
     return (
         f"{where}, {hardware['cores']} cores, {record['threads']} thread; eager torch "
-        f"{versions['torch']}; n = {record['n']} interleaved rounds; {record['seconds']:g} s in all; "
+        f"{versions['torch']}; n = {record['n']} interleaved rounds; "
+        f"{record['seconds']:g} s in all; "
         f"`{record['command']}` at commit {record['commit']}."
     )
 

@@ -1,12 +1,12 @@
 """What can go wrong while factorising.
 
-    CompressError
-    ├── RankError               a rank lies outside what the weight allows
-    ├── UnsupportedLayerError   a method cannot represent this layer
-    ├── PlanError               a plan does not fit the network, or its JSON is malformed
-    ├── ArchitectureError       no such architecture
-    ├── WeightsError            weights that do not fit their architecture, or are not finite
-    └── ExportError             an exported file does not compute what the network computes
+CompressError
+├── RankError               a rank lies outside what the weight allows
+├── UnsupportedLayerError   a method cannot represent this layer
+├── PlanError               a plan does not fit the network, or its JSON is malformed
+├── ArchitectureError       no such architecture
+├── WeightsError            weights that do not fit their architecture, or are not finite
+└── ExportError             an exported file does not compute what the network computes
 """
 
 

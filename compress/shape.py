@@ -104,7 +104,9 @@ def peak_activation(stages: Iterable[Stage], size: Size) -> int:
     peak = 0
     for stage in stages:
         after = stage.shape.output_size(size)
-        peak = max(peak, _width_in(stage) * size[0] * size[1] + _width_out(stage) * after[0] * after[1])
+        peak = max(
+            peak, _width_in(stage) * size[0] * size[1] + _width_out(stage) * after[0] * after[1]
+        )
         size = after
     return peak
 

@@ -15,7 +15,7 @@ from compress.load import build_sequential
 
 
 def jitter(images: Tensor, generator: torch.Generator, shift: float, turn: float) -> Tensor:
-    """Each image of (N, C, H, W) shifted by up to `shift` of its size and turned by `turn` radians."""
+    """Each image of (N, C, H, W) shifted by up to `shift` of its size, turned by `turn` radians."""
     count = len(images)
     angle = (torch.rand(count, generator=generator) * 2 - 1) * turn
     scale = 1 + (torch.rand(count, generator=generator) * 2 - 1) * 0.1
@@ -93,7 +93,9 @@ def main(
     torch.set_num_threads(arguments.threads)
 
     def report(epoch: int, network: nn.Module) -> None:
-        print(f"epoch {epoch + 1}: held-out accuracy {accuracy(network, *test_set):.4f}", flush=True)
+        print(
+            f"epoch {epoch + 1}: held-out accuracy {accuracy(network, *test_set):.4f}", flush=True
+        )
 
     network = train(
         architecture,

@@ -96,9 +96,9 @@ def read_arrays(path: Path, description: Mapping[str, Any]) -> Arrays:
     if "images" not in tensors:
         raise DataError(f"arrays {sorted(tensors)} came, 'images' was wanted")
     return Arrays(
-        images=tensors["images"],
+        images=_images(tensors["images"]),
         labels=_labels(tensors.get("labels")),
-        train_images=tensors.get("train_images"),
+        train_images=_images(tensors["train_images"]) if "train_images" in tensors else None,
         train_labels=_labels(tensors.get("train_labels")),
         mean=_channels(description.get("mean")),
         std=_channels(description.get("std")),
@@ -148,6 +148,12 @@ def _check_labels(name: str, labels: Tensor | None, images: Tensor) -> None:
         )
     if labels.min() < 0:
         raise DataError(f"{name} hold {int(labels.min())}, class indices from 0 were wanted")
+
+
+def _images(images: Tensor) -> Tensor:
+    """(N, C, H, W): grey images may come without their channel, real values in any precision."""
+    images = images[:, None] if images.ndim == 3 else images
+    return images.float() if images.is_floating_point() else images
 
 
 def _labels(labels: Tensor | None) -> Tensor | None:

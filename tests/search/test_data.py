@@ -155,3 +155,13 @@ def test_a_built_in_set_that_is_not_there_says_what_was_wanted(tmp_path, name):
 def test_an_unknown_built_in_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="'imagenet' came, one of"):
         builtin("imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_grey_images_without_a_channel_and_of_any_precision_are_read(tmp_path, kind):
+    grey = np.linspace(0, 1, 24, dtype=kind).reshape(2, 3, 4)
+    path = tmp_path / "data.npz"
+    np.savez(path, images=grey)
+    found = read_arrays(path, {}).images
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.from_numpy(grey[:, None].astype(np.float32)))

@@ -58,7 +58,7 @@ def test_sorted_classes_end_up_in_all_splits():
 
 
 def test_too_few_images_for_three_splits_are_refused():
-    with pytest.raises(DataError, match="2 images came.*calibration split would be empty"):
+    with pytest.raises(DataError, match=r"2 images came.*calibration split would be empty"):
         make_splits(arrays(2), needs_labels=True)
 
 
