@@ -2,6 +2,7 @@ import importlib.util
 import json
 import math
 import resource
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -267,7 +268,7 @@ def test_a_job_that_is_cancelled_in_its_search_leaves_the_best_so_far(house, tmp
     monkeypatch.setattr(phases.Recording, "record", stop_after)
     journal = house.claim()
     with pytest.raises(Stopped):
-        phases.carry_out(journal, house.settings, 0.0)
+        phases.carry_out(journal, house.settings, time.monotonic())
     journal.write(leases.finish, JobState.CANCELLED)
     job = read(house.sessions, job_id)
     [row] = stored(house, job_id)
@@ -402,7 +403,7 @@ def test_a_job_process_that_lost_its_lease_writes_nothing_more(house):
         session.execute(update(JobRow).values(lease_token="another's"))
     before = read(house.sessions, job_id)
     with pytest.raises(LeaseLostError):
-        phases.carry_out(journal, house.settings, 0.0)
+        phases.carry_out(journal, house.settings, time.monotonic())
     after = read(house.sessions, job_id)
     assert (after.version, after.phase) == (before.version, "loading")
 
