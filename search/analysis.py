@@ -29,7 +29,9 @@ from search.vbmf import evbmf_rank
 
 GAIN = 0.97  # of the dense layer's time: a lesser gain is noise
 STEP = 0.87  # of the time of a form that can do the same and more: closer ones are not computed
-CP_STEP = 0.75  # the same for CP, whose factors cost seconds for each rank anew
+# The same for CP, whose factors cost seconds for each rank anew, the most at the greatest ranks.
+CP_GAIN = 0.6
+CP_STEP = 0.75
 VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
 LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
@@ -74,10 +76,15 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
     report(TIMING_SHARE, "collecting the inputs of the layers")
     subject.collect(names)
     layers = []
-    for i, name in enumerate(names):
-        fraction = TIMING_SHARE + (1 - TIMING_SHARE) * i / len(names)
-        report(fraction, f"decomposing {name}")
-        rows = _front([dense_rows[name], *_predict(subject, name, forms[name])])
+    done, total = 0, sum(len(forms[name]) for name in names)
+    for name in names:
+        rows = [dense_rows[name]]
+        for form in forms[name]:
+            fraction = TIMING_SHARE + (1 - TIMING_SHARE) * done / total
+            report(fraction, f"decomposing {name} by {form.choice}")
+            rows += _predict(subject, name, form)
+            done += 1
+        rows = _front(rows)
         subject.settle(name, [row.choice for row in rows if row.choice is not None])
         if len(rows) == 1:
             kept_dense[name] = "none of its faster forms could be computed"
@@ -174,15 +181,16 @@ def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[Choi
 
 
 def _worthwhile(forms: Sequence[_Form], dense_ms: float) -> list[_Form]:
-    """Those clearly faster than dense, and than every form that can do the same and more.
+    """Those clearly faster than dense, and than every kept form that can do the same and more.
 
     Factors are computed for these alone: the others would lose more in as much time.
     """
     kept: list[_Form] = []
     for form in sorted(forms, key=lambda form: -stage_parameters(form.stages)):
-        step = CP_STEP if form.choice.method.startswith("cp") else STEP
+        is_cp = form.choice.method in ("cp3", "cp4")
+        gain, step = (CP_GAIN, CP_STEP) if is_cp else (GAIN, STEP)
         limits = [step * other.latency_ms for other in kept if contains(other.choice, form.choice)]
-        if form.latency_ms < min(limits, default=GAIN * dense_ms):
+        if form.latency_ms < min([gain * dense_ms, *limits]):
             kept.append(form)
     return kept
 
@@ -198,28 +206,25 @@ def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
     return layer.eval()
 
 
-def _predict(subject: Subject, name: str, forms: Sequence[_Form]) -> list[ChoiceRow]:
-    """The forms with their relative squared output errors; what cannot be computed is left out."""
-    shape, trace, metric = subject.shape(name), subject.traces[name], subject.metric(name)
+def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
+    """The form with its relative squared output error; none if its factors cannot be computed."""
+    shape, trace = subject.shape(name), subject.traces[name]
     weight = subject.dense.get_submodule(name).get_parameter("weight")
-    rows = []
-    for form in forms:
-        try:
-            approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
-            loss = relative_error(weight, approximation, metric)
-        except CompressError:
-            continue
-        if math.isfinite(loss):
-            rows.append(
-                ChoiceRow(
-                    choice=form.choice,
-                    loss=loss,
-                    latency_ms=form.latency_ms,
-                    parameters=stage_parameters(form.stages),
-                    macs=stage_macs(form.stages, trace.input_size) * trace.calls,
-                )
-            )
-    return rows
+    try:
+        approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
+        loss = relative_error(weight, approximation, subject.metric(name))
+    except CompressError:
+        return []
+    if not math.isfinite(loss):
+        return []
+    row = ChoiceRow(
+        choice=form.choice,
+        loss=loss,
+        latency_ms=form.latency_ms,
+        parameters=stage_parameters(form.stages),
+        macs=stage_macs(form.stages, trace.input_size) * trace.calls,
+    )
+    return [row]
 
 
 def _front(rows: Sequence[ChoiceRow]) -> list[ChoiceRow]:

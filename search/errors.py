@@ -3,7 +3,9 @@
 SearchError
 ├── DataError          arrays that are not what their description says
 ├── SampleError        per-sample values that cannot be compared
-└── EnumerationError   a group search that would take more evaluations than allowed
+├── EnumerationError   a group search that would take more evaluations than allowed
+├── DeviceError        the device that was asked for is not there (subject.py)
+└── AnswerError        a network answers with values that are not finite (evaluation.py)
 """
 
 

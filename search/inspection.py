@@ -42,7 +42,9 @@ def document(architecture: str, reports: Sequence[LayerReport], parameters: int)
 def text(reports: Sequence[LayerReport], parameters: int) -> Iterator[str]:
     """A line for each layer, the columns aligned."""
     rows = [("layer", "shape", "methods, or why none")]
-    rows += [(report.name, _shape(report.shape), _verdict(report)) for report in reports]
+    rows += [
+        (report.name or "(itself)", _shape(report.shape), _verdict(report)) for report in reports
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, shape, verdict in rows:
         yield f"{name:{widths[0]}}  {shape:{widths[1]}}  {verdict}".rstrip()

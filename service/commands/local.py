@@ -42,4 +42,6 @@ def _run(module: str, *arguments: str, as_json: bool) -> None:
         typer.echo("this command needs torch: pip install 'ranksearch[worker]'", err=True)
         raise typer.Exit(Exit.FAILED)
     command = [sys.executable, "-m", module, *arguments, *(["--json"] if as_json else [])]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    typer.echo(ended.stdout, nl=False)
+    raise typer.Exit(ended.returncode)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.errors import CompressError
 from compress.methods.registry import METHODS
 from compress.plan import Plan
 from compress.surgery import factorize_
@@ -188,6 +189,22 @@ def test_a_layer_that_is_called_twice_counts_twice(monkeypatch):
     assert row.dense.latency_ms == 2 * (16 * 16 * 9 + 16)
     assert row.dense.parameters == 16 * 16 * 9 + 16
     assert subject.baseline.macs == 64 * (9 + 48) + row.dense.macs
+
+
+def test_a_form_that_cannot_be_computed_is_left_out_and_the_others_stay(subject, monkeypatch):
+    wanted = Subject.factors
+
+    def failing(self, name, choice):
+        if name == "conv2" or choice.method == "svd":
+            raise CompressError("it does not converge")
+        return wanted(self, name, choice)
+
+    monkeypatch.setattr(Subject, "factors", failing)
+    found = analyse(subject, CONFIG, quiet)
+    assert found.kept_dense["conv2"] == "none of its faster forms could be computed"
+    methods = {row.choice.method for layer in found.layers for row in layer.choices[1:]}
+    assert methods
+    assert "svd" not in methods
 
 
 def test_only_the_methods_of_the_order_are_tried(subject):
