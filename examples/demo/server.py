@@ -12,7 +12,6 @@ from pathlib import Path
 from service.client import Client
 
 STOP_SECONDS = 20.0
-MOST_THREADS = 8  # that a job computes with; what it times runs on the objective's own number
 
 
 @contextmanager
@@ -23,13 +22,12 @@ def served(folder: Path) -> Iterator[Client]:
         RuntimeError: the service does not start; the end of its log says why.
     """
     log_path = folder / "serve.log"
-    environment = {n: text for n, text in os.environ.items() if not n.startswith("RANKSEARCH_")}
-    environment["RANKSEARCH_THREADS"] = str(min(os.cpu_count() or 1, MOST_THREADS))
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("RANKSEARCH_")}
     command = [str(Path(sys.executable).with_name("ranksearch")), "serve", "--port", "0", "--json"]
     with log_path.open("wb") as log:
         child = subprocess.Popen(
             [*command, "--data-dir", str(folder / "data")],
-            env=environment,
+            env=kept,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
