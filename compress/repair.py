@@ -5,22 +5,21 @@ Convolutional Networks for Classification and Detection", 2016): each layer's la
 to the dense network's output from what the layers before it, already factorised, really give it.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from compress.calibration import evaluating, trace, watching, windows
+from compress.calibration import evaluating, watching, windows
 from compress.errors import PlanError
 from compress.layers import layer_named, shape_of
 from compress.plan import Plan
+from compress.reference import Reference
 from compress.shape import ConvShape
 from compress.surgery import is_factorized
 
-ROWS = 8192  # positions sampled per layer, over all inputs
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean square of each regressor
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -36,19 +35,8 @@ class RepairReport:
     norms_recalibrated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Outputs of a dense layer at some positions, from one call."""
-
-    index: tuple[Tensor, ...]  # of the positions in (N, H, W) or (N, ...), each (K,)
-    fold: Tensor  # (K,) 0 or 1, by input
-    outputs: Tensor  # (K, O)
-
-
-def repair_(
-    model: nn.Module, dense: nn.Module, plan: Plan, batches: Sequence[Tensor]
-) -> RepairReport:
-    """Bring the outputs of `model` nearer to those of `dense`; the same call, the same result.
+def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
+    """Bring the outputs of `model` nearer to the reference; the same call, the same result.
 
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; a ridge is chosen, and a layer changed at all, by the error on inputs that were
@@ -56,25 +44,22 @@ def repair_(
     is undone where it raises the error of the network's outputs.
 
     Args:
-        model: factorised by `plan`.
-        dense: the network before; left as it is.
+        model: factorised by `plan`, on the device of the reference.
         plan: names the layers to refit.
-        batches: calibration inputs (N, ...) on the device of both networks.
+        reference: of the dense network, with samples of these layers; what it has no samples of
+            is not refitted.
 
     Raises:
         PlanError: a layer of the plan is not factorised in `model`.
     """
     stages = {name: _last_stage(model, name) for name, _ in plan}
     norms = [m for m in model.modules() if isinstance(m, Norm) and m.track_running_stats]
-    with evaluating(dense), evaluating(model):
-        uses = trace(dense, batches[0][:1])
-        calls = {name: use.calls for name, use in uses.items() if name in stages}
-        samples, answers = _ask(dense, calls, batches)
-        errors = [_output_error(model, batches, answers)]
+    with evaluating(model):
+        errors = [_output_error(model, reference)]
 
         def rises() -> bool:
             """Whether the outputs are farther off than at the last step that was kept."""
-            error = _output_error(model, batches, answers)
+            error = _output_error(model, reference)
             if error <= errors[-1]:
                 errors.append(error)
                 return False
@@ -83,14 +68,14 @@ def repair_(
         before = _snapshot(stages.values())
         refitted = [
             name
-            for name, times in calls.items()
-            if _refit_(model, stages[name], times, samples[name], batches)
+            for name in reference.samples
+            if name in stages and _refit_(model, stages[name], name, reference)
         ]
         if refitted and rises():
             _put_back_(before)
             refitted = []
         before = _snapshot(norms)
-        recalibrated = _recalibrate_(model, norms, batches)
+        recalibrated = _recalibrate_(model, norms, reference.batches)
         if recalibrated and rises():
             _put_back_(before)
             recalibrated = False
@@ -116,63 +101,16 @@ def _last_stage(model: nn.Module, name: str) -> nn.Module:
     return layer[-1]
 
 
-def _ask(
-    dense: nn.Module, calls: Mapping[str, int], batches: Sequence[Tensor]
-) -> tuple[dict[str, list[_Sample]], list[Tensor]]:
-    """What the dense network computes: in its layers, at sampled positions, and in the end."""
-    samples: dict[str, list[_Sample]] = {name: [] for name in calls}
-    inputs = sum(len(batch) for batch in batches)
-    generator = torch.Generator().manual_seed(0)
-    offset = 0
-
-    def record(name: str, layer: nn.Module, y: Tensor) -> None:
-        y = y.movedim(1, -1) if isinstance(layer, nn.Conv2d) else y
-        total = math.prod(y.shape[:-1])
-        wanted = math.ceil(ROWS * len(batch) / inputs / calls[name])
-        chosen = torch.arange(total)
-        if wanted < total:
-            chosen = torch.randint(total, (wanted,), generator=generator)
-        index = _unravel(chosen.to(y.device), y.shape[:-1])
-        samples[name].append(_Sample(index, (index[0] + offset) % 2, y[index]))
-
-    answers = []
-    with ExitStack() as stack:
-        for name in calls:
-            hook = dense.get_submodule(name).register_forward_hook(
-                lambda layer, _, y, name=name: record(name, layer, y)
-            )
-            stack.callback(hook.remove)
-        for batch in batches:
-            answers.append(dense(batch))
-            offset += len(batch)
-    return samples, answers
-
-
-def _unravel(positions: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
-    """Row-major positions as indices; torch's own loads sympy for it, which takes seconds."""
-    index = []
-    for size in reversed(shape):
-        index.append(positions % size)
-        positions = positions // size
-    return tuple(reversed(index))
-
-
-def _output_error(model: nn.Module, batches: Sequence[Tensor], answers: Sequence[Tensor]) -> float:
+def _output_error(model: nn.Module, reference: Reference) -> float:
     squares = sum(
         (model(batch) - answer).square().sum(dtype=torch.float64)
-        for batch, answer in zip(batches, answers, strict=True)
+        for batch, answer in zip(reference.batches, reference.answers, strict=True)
     )
-    return float(squares) / sum(answer.numel() for answer in answers)
+    return float(squares) / sum(answer.numel() for answer in reference.answers)
 
 
-def _refit_(
-    model: nn.Module,
-    stage: nn.Module,
-    calls: int,
-    samples: Sequence[_Sample],
-    batches: Sequence[Tensor],
-) -> bool:
-    """Refit one last stage; False, and no change, where it does not help inputs left out.
+def _refit_(model: nn.Module, stage: nn.Module, name: str, reference: Reference) -> bool:
+    """Refit the last stage of a layer; False, and no change, where inputs left out are not helped.
 
     With h what enters the stage (a 1 for the bias appended) and r what its output lacks of the
     dense layer's, the change of [weight, bias] is E[r h^T] (E[h h^T] + ridge)^-1.
@@ -184,7 +122,8 @@ def _refit_(
         current = torch.cat([current, stage.get_parameter("bias").to(exact)[:, None]], 1)
     gram = current.new_zeros(2, *2 * current.shape[1:], dtype=torch.float64)
     cross = current.new_zeros(2, *current.shape, dtype=torch.float64)
-    for x, sample in zip(_inputs(model, stage, calls, batches), samples, strict=True):
+    inputs = _inputs(model, stage, reference.calls[name], reference.batches)
+    for x, sample in zip(inputs, reference.samples[name], strict=True):
         seen = windows(shape, x) if isinstance(shape, ConvShape) else x
         h = seen[sample.index].flatten(1).to(exact)
         if shape.bias:

@@ -3,6 +3,8 @@
 The same layer drifts by half within an hour, and whoever runs beside us disturbs one network and
 not the other. So nothing is compared with yesterday's figure: each round runs every network once,
 in an order drawn anew, and two networks are compared by the ratio of their times within a round.
+What a process freed before decides whether glibc keeps the memory of a call for the next one or has
+it made anew, which can double a fast network's time. So all processes keep it (decision 0005).
 """
 
 import math
@@ -18,6 +20,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from compress.load import keep_freed_memory
 
 Layout = Literal["contiguous", "channels_last"]
 FORMATS: dict[Layout, torch.memory_format] = {
@@ -70,6 +74,7 @@ def race(
     seconds: float = 1.0,
     layouts: Mapping[str, Layout] | None = None,
     seed: int = 0,
+    keep_freed: bool = True,
 ) -> Race:
     """Time whole networks against `networks["dense"]`.
 
@@ -84,9 +89,13 @@ def race(
         seconds: what the rounds may take together.
         layouts: of networks that were timed before.
         seed: of the order within the rounds.
+        keep_freed: what is freed is kept for the next call, as `compress.load.keep_freed_memory`
+            has it, in this process from now on. False leaves the C library as it is.
     """
     shuffler = random.Random(seed)
     turns: dict[str, list[list[float]]] = {name: [] for name in networks}
+    if keep_freed:
+        keep_freed_memory()
     with _threads(threads), ExitStack() as stack:
         chosen = {
             name: (layouts or {}).get(name) or best_layout(network, example, threads=threads)
@@ -126,6 +135,7 @@ def time_layers(
     The medians of the others are those of their ratios to dense, times the median of dense, so
     that a drift between the rounds favours none.
     """
+    keep_freed_memory()
     shuffler = random.Random(seed)
     with _threads(threads), ExitStack() as stack:
         runners = {
@@ -179,13 +189,14 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
 
 
 def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
-    """What a timing holds for: the device by name, threads, runtime and versions."""
+    """What a timing holds for: the device by name, threads, runtime, allocator and versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "name": name,
         "threads": threads,
         "runtime": "eager",
+        "allocator": "freed memory kept" if keep_freed_memory() else "as it comes",
         "dtype": "float32",
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }

@@ -7,7 +7,8 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     stopped_by               the limit that ended the search, or null
     budget, search           as they were ordered
     objective                as ordered, with the device that `auto` came to
-    circumstances            device by name, threads, runtime, versions: what the times hold for
+    circumstances            what the times hold for: device by name, threads, runtime,
+                             allocator, versions
     splits                   number of images that calibrated, searched and confirmed
     dense                    metric, value (percent where counted), latency_ms, parameters, macs
     result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
@@ -139,8 +140,9 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "```python"
     yield "import torch"
-    yield "from load import load  # the file beside this one; it needs torch alone"
+    yield "from load import keep_freed_memory, load  # the file beside this one; needs torch alone"
     yield ""
+    yield "keep_freed_memory()  # or each call has its memory made anew: see the function"
     yield 'model = load(".")'
     if document["result"] is not None and document["result"]["layout"] == "channels_last":
         yield "model = model.to(memory_format=torch.channels_last)  # the faster layout here,"
@@ -150,8 +152,9 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"The speed-up holds for {found['name']} ({found['device']}), batch {objective['batch']}, "
         f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['dtype']}, torch "
-        f"{found['runtime']} mode ({versions}). On another device, batch size or runtime measure "
-        "again: `ranksearch verify` does."
+        f"{found['runtime']} mode, allocator: {found['allocator']} ({versions}). On another "
+        "device, batch size or runtime measure again: `ranksearch verify` does, with and without "
+        "the freed memory kept."
     )
 
 

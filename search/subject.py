@@ -18,6 +18,7 @@ from compress.load import replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
+from compress.reference import Reference
 from compress.repair import repair_
 from compress.shape import LayerShape, LinearShape
 from compress.surgery import factorized
@@ -90,6 +91,7 @@ class Subject:
         self._moments: dict[str, LayerMoments] = {}
         self._decompositions: dict[tuple[str, str], Decomposition] = {}
         self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
+        self._reference: Reference | None = None
         self._last: tuple[Plan, nn.Module] | None = None
 
     @classmethod
@@ -228,8 +230,17 @@ class Subject:
                 for name, choice in plan
             },
         )
-        repair_(model, self.dense, plan, self.calibration[:REPAIR_BATCHES])
+        repair_(model, plan, self._reference_for(plan))
         return model
+
+    def _reference_for(self, plan: Plan) -> Reference:
+        """What repair is held against: asked anew only where a plan has a layer not asked about."""
+        asked = self._reference.samples.keys() if self._reference is not None else set[str]()
+        names = {name for name, _ in plan if name in self.traces}
+        if self._reference is None or not names <= asked:
+            batches = self.calibration[:REPAIR_BATCHES]
+            self._reference = Reference.of(self.dense, names | asked, batches)
+        return self._reference
 
     def _measure(self) -> Baseline:
         budget, objective = self.config.budget, self.config.objective

@@ -10,6 +10,7 @@ ROW = {
     "speedup": 1.0,
     "speedup_low": 1.0,
     "speedup_high": 1.0,
+    "speedup_as_it_comes": 1.0,
     "parameters": 1234567,
     "macs": 7654321,
     "evaluations": None,

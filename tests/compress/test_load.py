@@ -1,5 +1,8 @@
 import json
+import platform
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from compress.load import (
     build_dense,
     build_layer,
     build_sequential,
+    keep_freed_memory,
     load,
     read_manifest,
     read_safetensors,
@@ -252,3 +256,36 @@ def test_a_manifest_of_another_version_is_refused(result):
 def test_only_classification_networks_are_asked_of_torchvision(name):
     with pytest.raises(ValueError, match=f"no classification network '{name}'"):
         build_dense({"registry": "torchvision", "name": name, "arguments": {}})
+
+
+FAULTS = """
+import resource, torch
+from compress.load import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(1 << 22)  # 16 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+unkept, kept = faults(), keep_freed_memory()
+faults()  # the heap grows to what is needed
+print(unkept, int(kept), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_kept_memory_is_not_made_anew():
+    ran = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    unkept, kept, faults = map(int, ran.stdout.split())
+    assert kept == 1
+    assert faults < unkept / 100
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
+def test_without_glibc_memory_is_left_to_the_system(monkeypatch, error):
+    def missing(_name):
+        raise error
+
+    monkeypatch.setattr("compress.load.ctypes.CDLL", missing)
+    assert keep_freed_memory() is False

@@ -7,6 +7,7 @@ from torch import nn
 from compress.calibration import moments
 from compress.errors import PlanError
 from compress.plan import Choice, Plan
+from compress.reference import Reference
 from compress.repair import repair_
 from compress.surgery import factorize_
 
@@ -39,6 +40,10 @@ def same(model, state):
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+def repaired(model, dense, plan, batches):
+    return repair_(model, plan, Reference.of(dense, list(plan.choices), batches))
+
+
 def error(model, dense, x):
     with torch.no_grad():
         return float((model(x) - dense(x)).double().square().mean())
@@ -57,7 +62,7 @@ def test_the_outputs_come_nearer_on_images_never_seen(case):
     dense, plan, model, batches = case
     fresh = images(400, seed=2)
     before, seen_before = error(model, dense, fresh), error(model, dense, torch.cat(batches))
-    report = repair_(model, dense, plan, batches)
+    report = repaired(model, dense, plan, batches)
     assert report.error_before == pytest.approx(seen_before)
     assert report.error_after == pytest.approx(error(model, dense, torch.cat(batches)))
     assert report.error_after < report.error_before
@@ -66,12 +71,12 @@ def test_the_outputs_come_nearer_on_images_never_seen(case):
 
 
 def test_the_same_call_gives_the_same_network(case, monkeypatch):
-    monkeypatch.setattr("compress.repair.ROWS", 500)  # fewer than there are: they are drawn
+    monkeypatch.setattr("compress.reference.ROWS", 500)  # fewer than there are: they are drawn
     dense, plan, model, batches = case
     again = copy.deepcopy(model)
-    first = repair_(model, dense, plan, batches)
+    first = repaired(model, dense, plan, batches)
     torch.manual_seed(99)
-    assert repair_(again, dense, plan, batches) == first
+    assert repaired(again, dense, plan, batches) == first
     assert same(again, states(model))
 
 
@@ -82,7 +87,7 @@ def test_the_dense_network_and_all_modes_are_left_as_they_were(case):
     dense.relu1.train()
     before, modes = states(dense), [[m.training for m in n.modules()] for n in (model, dense)]
     momenta = [m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    repair_(model, dense, plan, batches)
+    repaired(model, dense, plan, batches)
     assert same(dense, before)
     assert [[m.training for m in n.modules()] for n in (model, dense)] == modes
     assert [m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)] == momenta
@@ -98,7 +103,7 @@ def test_the_dense_network_and_all_modes_are_left_as_they_were(case):
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 def test_the_refit_finds_the_factor_that_was_lost(method, bias, padding_mode, monkeypatch):
     """The first factor keeps everything, so a last factor exists that computes the same."""
-    monkeypatch.setattr("compress.repair.ROWS", 600)  # of 2560
+    monkeypatch.setattr("compress.reference.ROWS", 600)  # of 2560
     geometry = {"padding": (2, 1), "stride": (1, 2), "padding_mode": padding_mode, "bias": bias}
     dense = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 40, 3, **geometry))
     plan = Plan({"2": Choice(method, (12 if method == "spatial_svd" else 36,))})
@@ -107,7 +112,7 @@ def test_the_refit_finds_the_factor_that_was_lost(method, bias, padding_mode, mo
     with torch.no_grad():
         for parameter in model[2][-1].parameters():
             parameter.normal_()
-    report = repair_(model, dense, plan, list(torch.randn(64, 3, 8, 8).split(16)))
+    report = repaired(model, dense, plan, list(torch.randn(64, 3, 8, 8).split(16)))
     assert report.refitted == ("2",)
     assert report.error_after < 1e-6 * report.error_before  # what the smallest ridge leaves
 
@@ -118,7 +123,7 @@ def test_a_linear_layer_of_many_vectors_is_refitted():
     factorize_(model, plan)
     with torch.no_grad():
         model[0][-1].weight.normal_()
-    report = repair_(model, dense, plan, [torch.randn(16, 5, 6) for _ in range(2)])
+    report = repaired(model, dense, plan, [torch.randn(16, 5, 6) for _ in range(2)])
     assert report.error_after < 1e-6 * report.error_before
 
 
@@ -128,7 +133,7 @@ def test_a_later_layer_is_fitted_to_what_the_layers_before_really_give():
     factorize_(model, plan)
     x = torch.randn(512, 12) @ torch.randn(12, 12)
     batches = list(x.split(128))
-    assert repair_(model, dense, plan, batches).refitted == ("0", "1")
+    assert repaired(model, dense, plan, batches).refitted == ("0", "1")
     with torch.no_grad():
         h = torch.cat([model[1][0](model[0](x)), torch.ones(512, 1)], 1).double()
         best = torch.linalg.lstsq(h, dense(x).double()).solution
@@ -155,7 +160,7 @@ def test_a_layer_called_twice_is_fitted_to_both_calls():
         y = torch.cat([dense.layer(x), dense.layer(3 * dense.layer(x))])
         best = torch.linalg.lstsq(torch.cat([h, torch.ones(512, 1)], 1), y).solution
         least = (h @ best[:-1] + best[-1] - y).square().mean()
-        report = repair_(model, dense, plan, list(x.split(64)))
+        report = repaired(model, dense, plan, list(x.split(64)))
         assert report.refitted == ("layer",)
         assert (model.layer[-1](h) - y).square().mean() < 1.02 * least
 
@@ -171,7 +176,7 @@ def test_what_does_not_help_inputs_left_out_of_the_fit_is_not_changed():
         model[0][0].weight[:, 16:] = 0
         model[0][1].weight.zero_()
     before = states(model)
-    report = repair_(model, dense, plan, [torch.randn(8, 64)])
+    report = repaired(model, dense, plan, [torch.randn(8, 64)])
     assert report.refitted == ()
     assert report.error_after == report.error_before
     assert same(model, before)
@@ -187,7 +192,7 @@ def test_norms_get_the_average_over_all_images():
         dense[1].running_var.copy_(y.transpose(0, 1).flatten(1).var(1))
     model = copy.deepcopy(dense)
     model[1].running_mean.add_(1)
-    report = repair_(model, dense, Plan(), list(x.split([20, 9, 1])))
+    report = repaired(model, dense, Plan(), list(x.split([20, 9, 1])))
     assert report.norms_recalibrated
     torch.testing.assert_close(model[1].running_mean, y[:29].mean((0, 2, 3)))
     within = [y[:20], y[20:29]]
@@ -201,7 +206,7 @@ def test_norms_that_would_lead_farther_off_are_left_alone():
     dense[1].running_mean.add_(3)
     model = copy.deepcopy(dense)
     before = states(model)
-    report = repair_(model, dense, Plan(), [torch.randn(16, 3, 8, 8)])
+    report = repaired(model, dense, Plan(), [torch.randn(16, 3, 8, 8)])
     assert not report.norms_recalibrated
     assert report.error_after == report.error_before == 0
     assert same(model, before)
@@ -218,7 +223,7 @@ def test_a_refit_that_would_lead_farther_off_is_undone(tiny, monkeypatch):
         return True
 
     monkeypatch.setattr("compress.repair._refit_", spoil_)
-    report = repair_(model, tiny, plan, batches)
+    report = repaired(model, tiny, plan, batches)
     assert report.refitted == ()
     weights = {key: value for key, value in before.items() if "norm" not in key}
     assert all(torch.equal(model.state_dict()[key], value) for key, value in weights.items())
@@ -227,7 +232,7 @@ def test_a_refit_that_would_lead_farther_off_is_undone(tiny, monkeypatch):
 
 def test_a_plan_of_another_network_is_refused(tiny):
     with pytest.raises(PlanError, match="'conv2', which is not factorised"):
-        repair_(copy.deepcopy(tiny), tiny, PLANS["svd"], [images(4)])
+        repaired(copy.deepcopy(tiny), tiny, PLANS["svd"], [images(4)])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -235,7 +240,7 @@ def test_other_dtypes_are_repaired_too(tiny, dtype):
     dense, batches = tiny.to(dtype), [images(64).to(dtype)]
     model = copy.deepcopy(dense)
     factorize_(model, PLANS["svd"], moments(dense, batches, list(PLANS["svd"].choices)))
-    report = repair_(model, dense, PLANS["svd"], batches)
+    report = repaired(model, dense, PLANS["svd"], batches)
     assert report.error_after < report.error_before
 
 
@@ -243,5 +248,5 @@ def test_other_dtypes_are_repaired_too(tiny, dtype):
 def test_a_network_on_a_gpu_is_repaired_there(case):
     dense, plan, model, batches = case
     batches = [batch.cuda() for batch in batches]
-    report = repair_(model.cuda(), dense.cuda(), plan, batches)
+    report = repaired(model.cuda(), dense.cuda(), plan, batches)
     assert report.error_after < report.error_before

@@ -1,4 +1,5 @@
 import math
+import platform
 import random
 
 import pytest
@@ -200,9 +201,11 @@ def test_the_interval_does_not_depend_on_the_order():
     assert median_interval(values) == median_interval(sorted(values))
 
 
-def test_circumstances_name_device_threads_and_versions():
+def test_circumstances_name_device_threads_allocator_and_versions():
     found = circumstances(torch.device("cpu"), 3)
     assert found["device"] == "cpu"
     assert found["threads"] == 3
+    kept = platform.libc_ver()[0] == "glibc"
+    assert found["allocator"] == ("freed memory kept" if kept else "as it comes")
     assert found["name"]
     assert found["versions"]["torch"] == torch.__version__

@@ -38,6 +38,7 @@ def document(**changes):
             "name": "A Processor",
             "threads": 1,
             "runtime": "eager",
+            "allocator": "freed memory kept",
             "dtype": "float32",
             "versions": {"torch": "2.15.0"},
         },
@@ -143,7 +144,8 @@ def test_the_layout_that_the_times_hold_for_is_in_the_code():
 
 def test_what_the_speed_up_holds_for_is_said():
     text = markdown(document())
-    assert "A Processor (cpu), batch 8, 1 thread, float32, torch eager mode (torch 2.15.0)" in text
+    assert "A Processor (cpu), batch 8, 1 thread, float32, torch eager mode, " in text
+    assert "allocator: freed memory kept (torch 2.15.0)" in text
 
 
 def test_a_promise_without_confidence_claims_none():
