@@ -25,8 +25,9 @@ from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.table import ChoiceTable
 
-WITHIN = 4  # finalists whose bound is within on the search split, from the safest to the fastest
+WITHIN = 8  # finalists whose bound is within on the search split, from the safest to the fastest
 BEYOND = 1  # faster ones of which the loss alone is within: tested last, they put nothing at risk
+RACING = 3  # of those that passed, the last and by the search the fastest
 RACE_SECONDS = 5.0
 
 
@@ -107,7 +108,7 @@ def confirm(
     if not tested:
         return _dense(subject, table, _why_nothing_faster(table, candidates), tested)
     passed = [finalist for finalist in tested if finalist.passed]
-    racing = passed or tested[:1]
+    racing = passed[-RACING:] or tested[:1]
     timed = race(
         {"dense": subject.dense} | {str(i): entry.model for i, entry in enumerate(racing)},
         subject.example,
