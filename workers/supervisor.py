@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from search.config import Limits
-from service.store import garbage, jobs
+from service.store import garbage, idempotency, jobs
 from service.store import lease as leases
 from service.store.blobs import Blobs
 from service.store.errors import LeaseLostError
@@ -192,13 +192,15 @@ class Supervisor:
                 self._wait(self._poll_seconds)
 
     def _tidy(self) -> None:
-        """Remove files that no row needs: results that better ones have replaced, above all."""
+        """Remove what no one needs: files of results that were replaced, answers of yesterday."""
         try:
+            with self._sessions.begin() as session:
+                idempotency.sweep(session)
             with reading(self._sessions) as session:
                 removed = garbage.collect(session, self._blobs)
-            log.info("blobs tidied", extra={"files": len(removed) + self._blobs.sweep()})
+            log.info("store tidied", extra={"files": len(removed) + self._blobs.sweep()})
         except (DBAPIError, OSError) as error:
-            log.warning("blobs not tidied", extra={"cause": str(error)})
+            log.warning("store not tidied", extra={"cause": str(error)})
 
     def _wake(self) -> None:
         self._news.put(None)

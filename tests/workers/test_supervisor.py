@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.store import clock
 from service.store import lease as leases
 from service.store.blobs import Blobs
-from service.store.tables import JobRow, JobState
+from service.store.tables import IdempotencyRow, JobRow, JobState
 from tests.workers.jobs import (
     Diary,
     cancel,
@@ -82,6 +83,22 @@ def test_a_job_is_claimed_run_and_left_as_its_process_closed_it(sessions, diary)
         job = ends(sessions, job_id, JobState.SUCCEEDED)
     assert (job.verdict, job.attempt) == ("budget_met", 1)
     assert [job for job, _, _ in diary.entries("start")] == [job_id]
+
+
+def test_after_a_job_answers_older_than_a_day_are_forgotten(sessions, diary):
+    [job_id] = submit(sessions)
+    answer = {"scope": "jobs", "body_sha256": "", "status": 202, "headers": {}, "body": {}}
+    with sessions.begin() as session:
+        for key, age in [("old", 25 * 3600), ("young", 23 * 3600)]:
+            session.add(IdempotencyRow(key=key, created_at=clock.at(-age), **answer))
+
+    def keys() -> list[str]:
+        with sessions() as session:
+            return sorted(session.scalars(select(IdempotencyRow.key)))
+
+    with supervised(sessions, diary, "succeed"):
+        ends(sessions, job_id, JobState.SUCCEEDED)
+        eventually(lambda: keys() == ["young"], "the old answer is gone")
 
 
 def test_a_job_whose_process_always_dies_fails_after_its_attempts_and_says_how(sessions, diary):

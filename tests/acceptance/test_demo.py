@@ -1,0 +1,25 @@
+"""The demo is a newcomer's first sight: stopped half-way, it leaves nothing running or behind."""
+
+import signal
+import sys
+
+import pytest
+
+from tests.acceptance.processes import ROOT, descendants, environment, is_alive, running, until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_nothing(tmp_path, number):
+    temporary, results = tmp_path / "temporary", tmp_path / "results"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "examples.demo", "digits", "--results", str(results)]
+    with running(command, environment() | {"TMPDIR": str(temporary)}, cwd=ROOT) as demo:
+        assert any("analysing" in line for line in demo.stderr)  # a job process is at work
+        started = descendants(demo.pid)
+        assert len(started) >= 3  # service, worker, job
+        demo.send_signal(number)
+        demo.communicate(timeout=60)
+        assert demo.returncode == (1 if number == signal.SIGINT else 128 + number)
+        until(lambda: not any(map(is_alive, started)))
+    assert list(temporary.iterdir()) == []
+    assert not results.exists()
