@@ -260,7 +260,7 @@ def _advice(
         needed = samples_needed(budget, dense_value, loss.samples, share)
         if needed is not None and needed > loss.samples:
             advice += (
-                f" Its loss alone is within: about {needed:,} confirmation images "
-                "could show that the promise is kept."
+                f" Its loss alone is within: with at least {needed:,} confirmation images "
+                "it could be shown to keep the promise."
             )
     return advice

@@ -14,7 +14,7 @@ The same as its parts, which a job process calls one by one, storing what each g
     )
     confirmation = confirm(subject, table, config, found.candidates)    # search.confirmation
     document = evidence(subject, table, config, found, confirmation)    # JSON
-    export(folder, subject, confirmation, document)                     # the files of the result
+    export(folder, subject, confirmation.model, confirmation.plan, document)
 
 `search.conditions` says in a line what each part found.
 
@@ -35,6 +35,7 @@ from typing import Any, Literal
 from torch import nn
 
 from compress.artifact import write_result
+from compress.plan import Plan
 from search.analysis import Report, analyse
 from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
@@ -85,7 +86,8 @@ class Result:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the files of the result: weights, manifest, loader, program, report."""
-        return export(Path(folder), self.subject, self.confirmation, self.evidence)
+        found = self.confirmation
+        return export(Path(folder), self.subject, found.model, found.plan, self.evidence)
 
 
 def run_search(
@@ -243,19 +245,30 @@ def search_ranks(
 
 
 def export(
-    folder: Path, subject: Subject, confirmation: Confirmation, document: Mapping[str, Any]
+    folder: Path,
+    subject: Subject,
+    model: nn.Module,
+    plan: Plan,
+    document: Mapping[str, Any],
+    *,
+    program: bool = True,
 ) -> list[Path]:
-    """Write report.md and the files of `compress.artifact.write_result`, from the CPU."""
+    """Write the files of `compress.artifact.write_result` for a network, from the CPU.
+
+    Where the document is the evidence of a verdict, report.md tells it to a person.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    report = folder / "report.md"
-    report.write_text(markdown(document), "utf-8")
+    reports = [folder / "report.md"] if "verdict" in document else []
+    for report in reports:
+        report.write_text(markdown(document), "utf-8")
     written = write_result(
         folder,
-        copy.deepcopy(confirmation.model).cpu(),
-        confirmation.plan,
+        copy.deepcopy(model).cpu(),
+        plan,
         architecture=subject.architecture,
         input_shape=subject.example.shape[1:],
         evidence=document,
         example=subject.example.cpu(),
+        program=program,
     )
-    return [report, *written]
+    return [*reports, *written]

@@ -1,6 +1,5 @@
 """The files of a job: written in a folder that passes, kept in the blobs, published at once."""
 
-import copy
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
-
-from compress.artifact import write_result, zip_folder
+from compress.artifact import zip_folder
 from compress.errors import ExportError
 from compress.plan import Plan
 from search.confirmation import Confirmation
-from search.report import markdown
+from search.run import export
 from search.subject import Subject
 from service.store.artifacts import File
 from service.store.blobs import Blobs
@@ -44,7 +41,7 @@ def unconfirmed(
     """
     with _folder() as folder:
         document = {"state": "unconfirmed", "result": dict(measured)}
-        _write(folder, subject, subject.assemble(plan), plan, document, program=False)
+        export(folder, subject, subject.assemble(plan), plan, document, program=False)
         return _stored(folder, blobs)
 
 
@@ -61,38 +58,15 @@ def confirmed(
     """
     fault = None
     with _folder() as folder:
-        (folder / "report.md").write_text(markdown(document), "utf-8")
         model, plan = confirmation.model, confirmation.plan
         try:
-            _write(folder, subject, model, plan, document, program=True)
+            export(folder, subject, model, plan, document)
         except ExportError as error:
             if is_storage_full(error):
                 raise
             fault = str(error)
-            _write(folder, subject, model, plan, document, program=False)
+            export(folder, subject, model, plan, document, program=False)
         return _stored(folder, blobs), fault
-
-
-def _write(
-    folder: Path,
-    subject: Subject,
-    model: nn.Module,
-    plan: Plan,
-    document: Mapping[str, Any],
-    *,
-    program: bool,
-) -> None:
-    """The files for a network on the CPU, wherever it was searched."""
-    write_result(
-        folder,
-        copy.deepcopy(model).cpu(),
-        plan,
-        architecture=subject.architecture,
-        input_shape=subject.example.shape[1:],
-        evidence=document,
-        example=subject.example.cpu(),
-        program=program,
-    )
 
 
 def _stored(folder: Path, blobs: Blobs) -> list[File]:

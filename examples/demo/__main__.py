@@ -26,6 +26,7 @@ from benchmarks.record import RESULTS, Record, Target
 from examples.demo import arrays, table
 from examples.demo.server import served
 from search.config import Budget, EstimationConfig, GeneticConfig, Objective, StrategyConfig
+from search.errors import DataError
 from service.client import Client
 from service.commands.watching import watch
 from service.schemas import JobOrder, JobOut
@@ -67,6 +68,8 @@ def main() -> None:
         _demo(arguments)
     except KeyboardInterrupt:
         sys.exit("stopped, with everything that was started")
+    except DataError as error:
+        sys.exit(str(error))
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (the signal's own)

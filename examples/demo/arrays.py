@@ -43,7 +43,11 @@ def write(name: str, data_root: Path, folder: Path) -> Files:
 
 
 def _builtin(name: str, data_root: Path) -> Arrays:
-    """The set; MNIST is downloaded by torchvision where it is not there."""
+    """The set; MNIST is downloaded by torchvision where it is not there.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded.
+    """
     try:
         return builtin(name, data_root)
     except DataError:
@@ -51,5 +55,11 @@ def _builtin(name: str, data_root: Path) -> Arrays:
             raise
     from torchvision.datasets import MNIST  # noqa: PLC0415 (for this case alone)
 
-    MNIST(str(data_root / "mnist"), download=True)
+    try:
+        MNIST(str(data_root / "mnist"), download=True)
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"MNIST is not in {data_root / 'mnist'} and cannot be downloaded: set "
+            "RANKSEARCH_DATA_ROOT to the folder that holds mnist/"
+        ) from error
     return builtin(name, data_root)

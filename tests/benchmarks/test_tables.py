@@ -47,9 +47,8 @@ def test_a_place_is_filled_and_nothing_else_is_touched(tmp_path, monkeypatch):
     assert filled.startswith("before\n<!-- results: demo -->\n| network |")
     assert filled.endswith("<!-- end -->\nafter\n")
     assert "old" not in filled
-    assert (
-        "| dense | 99.50 % |  | 10.00 (9.00 to 12.00) | 1.00x | 1,234,567 | 7,654,321 |" in filled
-    )
+    row = "| dense | 99.50 % |  | 10.00 (9.00 to 12.00) | 1.00x | 1.00x | 1,234,567 | 7,654,321 |"
+    assert row in filled
 
 
 def test_a_missed_target_is_told_and_a_met_one_is_not(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_the_files_of_a_result_load_to_the_network_that_was_confirmed(tmp_path, 
     found = run_search(subject, table, order())
     confirmed = confirm(subject, table, order(), found.candidates)
     document = evidence(subject, table, order(), found, confirmed)
-    written = export(tmp_path, subject, confirmed, document)
+    written = export(tmp_path, subject, confirmed.model, confirmed.plan, document)
     names = {path.name for path in written}
     assert names >= {"report.md", "manifest.json", "model.safetensors", "load.py", "model.pt2"}
     assert (tmp_path / "report.md").read_text() == markdown(document)
