@@ -42,7 +42,8 @@ format: install ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-results: install ## write the README's tables from benchmarks/results
+results: install ## write the pages that are made: tables from benchmarks/results, supported layers
 	@$(BIN)/python -m benchmarks.tables
+	@$(BIN)/python -m benchmarks.support
 
 .PHONY: help install lock demo test check format results

@@ -8,12 +8,18 @@ import pytest
 from tests.acceptance.processes import ROOT, descendants, environment, is_alive, running, until
 
 
+def heed_ctrl_c():
+    """A shell has what it starts in the background ignore Ctrl-C, and so these tests perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_stopped_leaves_nothing(tmp_path, number):
     temporary, results = tmp_path / "temporary", tmp_path / "results"
     temporary.mkdir()
     command = [sys.executable, "-m", "examples.demo", "digits", "--results", str(results)]
-    with running(command, environment() | {"TMPDIR": str(temporary)}, cwd=ROOT) as demo:
+    where = {"cwd": ROOT, "preexec_fn": heed_ctrl_c}
+    with running(command, environment() | {"TMPDIR": str(temporary)}, **where) as demo:
         assert any("analysing" in line for line in demo.stderr)  # a job process is at work
         started = descendants(demo.pid)
         assert len(started) >= 3  # service, worker, job
