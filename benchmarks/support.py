@@ -21,9 +21,9 @@ from compress.layers import LayerReport, inspect
 PAGE = ROOT / "docs" / "support.md"
 HEAD = """# Supported layers, network by network
 
-What `ranksearch inspect` says of torchvision's classification networks, written by `make results`; a
-test fails where it is no longer so. "Layers" are those that can be factorised, "share" is theirs of the
-parameters. Normalisations, which have no matrix, are left out of the reasons.
+What `ranksearch inspect` says of torchvision's classification networks, written by `make results`.
+"Layers" are those that can be factorised, "share" is theirs of the parameters. Normalisations, which
+have no matrix, are left out of the reasons.
 
 | architecture | layers | share | kept dense, and why |
 |---|---|---|---|
