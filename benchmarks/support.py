@@ -22,8 +22,8 @@ PAGE = ROOT / "docs" / "support.md"
 HEAD = """# Supported layers, network by network
 
 What `ranksearch inspect` says of torchvision's classification networks, written by `make results`.
-"Layers" are those that can be factorised, "share" is theirs of the parameters. Normalisations, which
-have no matrix, are left out of the reasons.
+"Layers" are those that can be factorised, "share" is theirs of the parameters. Normalisations,
+which have no matrix, are left out of the reasons.
 
 | architecture | layers | share | kept dense, and why |
 |---|---|---|---|
