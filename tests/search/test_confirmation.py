@@ -155,7 +155,7 @@ def test_too_few_images_are_told_how_many_it_would_take():
     found = confirm(subject, CHOICES, subject.config, [candidate(1, 0.001, 0.8)])
     assert found.verdict == "budget_missed"  # 300 images without a single loss bound it by 1 point
     assert (
-        "about 598 confirmation images" in found.sentence
+        "at least 598 confirmation images" in found.sentence
     )  # log(0.05) / log(1 - 0.005) rounded up
 
 
