@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -11,7 +11,11 @@ from torch.nn.utils import parametrize
 from compress.errors import PlanError, UnsupportedLayerError
 from compress.load import FactorizedLayer
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape, LayerShape, LinearShape, Padding, Size
+from compress.shape import ConvShape, LayerShape, LinearShape, Padding
+
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PLAIN: Final = (*CONVOLUTIONS, nn.Linear)  # what has a shape; a subclass may compute otherwise
+NAMES: Final = "Conv1d, Conv2d, Conv3d or Linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,16 @@ def shape_of(layer: nn.Module) -> LayerShape:
     """What the layer computes, weights aside.
 
     Raises:
-        UnsupportedLayerError: it is no plain Conv2d and no plain Linear.
+        UnsupportedLayerError: it is no plain convolution and no plain Linear.
     """
-    if type(layer) is nn.Conv2d:
+    if isinstance(layer, CONVOLUTIONS) and type(layer) in CONVOLUTIONS:
         return ConvShape(
             in_channels=layer.in_channels,
             out_channels=layer.out_channels,
-            kernel_size=cast("Size", layer.kernel_size),
-            stride=cast("Size", layer.stride),
+            kernel_size=layer.kernel_size,
+            stride=layer.stride,
             padding=cast("Padding", layer.padding),
-            dilation=cast("Size", layer.dilation),
+            dilation=layer.dilation,
             groups=layer.groups,
             padding_mode=layer.padding_mode,
             bias=layer.bias is not None,
@@ -58,7 +62,7 @@ def shape_of(layer: nn.Module) -> LayerShape:
             out_features=layer.out_features,
             bias=layer.bias is not None,
         )
-    raise UnsupportedLayerError(f"{_kind(layer)}, a plain Conv2d or Linear was wanted")
+    raise UnsupportedLayerError(f"{_kind(layer)}, a plain {NAMES} was wanted")
 
 
 def layer_named(model: nn.Module, name: str) -> nn.Module:
@@ -97,20 +101,18 @@ def _obstacles(layer: nn.Module) -> Iterator[str]:
         yield "it is factorised already"
     if parametrize.is_parametrized(layer):
         yield "its weight is computed by a parametrisation: remove that first"
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
-        yield f"{_kind(layer)}: only Conv2d and Linear are factorised"
-    elif type(layer) not in (nn.Conv2d, nn.Linear):
+    if not isinstance(layer, PLAIN):
+        yield f"{_kind(layer)} came, a plain {NAMES} was wanted"
+    elif type(layer) not in PLAIN:
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"
     elif "weight" not in dict(layer.named_parameters(recurse=False)):
         yield "its weight is computed from other parameters: remove the weight norm first"
     elif not layer.weight.is_floating_point():
         yield f"its weight is {layer.weight.dtype}, real floating point was wanted"
-    elif isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        yield f"it is a grouped convolution (groups={layer.groups})"
 
 
 def _report(name: str, layer: nn.Module, obstacle: str | None) -> LayerReport:
-    shape = shape_of(layer) if type(layer) in (nn.Conv2d, nn.Linear) else None
+    shape = shape_of(layer) if type(layer) in PLAIN else None
     if obstacle is not None or shape is None:
         return LayerReport(name, shape, reason=obstacle)
     answers = {method: METHODS[method].refusal(shape) for method in METHODS}
@@ -139,5 +141,5 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _kind(layer: nn.Module) -> str:
     kind = type(layer).__name__
-    bases = [base.__name__ for base in (nn.Conv2d, nn.Linear) if isinstance(layer, base)]
+    bases = [base.__name__ for base in PLAIN if isinstance(layer, base)]
     return f"{kind}, a subclass of {bases[0]}" if bases and kind not in bases else kind

@@ -33,7 +33,9 @@ LAYERS: dict[str, type[nn.Module]] = {
     for kind in (
         nn.AdaptiveAvgPool2d,
         nn.BatchNorm2d,
+        nn.Conv1d,
         nn.Conv2d,
+        nn.Conv3d,
         nn.Dropout,
         nn.Flatten,
         nn.Linear,

@@ -15,7 +15,7 @@ from compress.load import FactorizedLayer, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
-from compress.shape import ConvShape, Stage
+from compress.shape import Stage
 
 
 def factorize_(
@@ -62,9 +62,9 @@ def factorized(
     mode and which of weight and bias want gradients.
 
     Args:
-        layer: a plain Conv2d with groups=1, or a plain Linear.
+        layer: a plain convolution, or a plain Linear.
         choice: method and ranks.
-        metric: second moment (D, D) of the layer's patches, see `LayerMoments`.
+        metric: second moment of the layer's patches, see `LayerMoments`.
         decomposition: of this layer by this method, where it has been computed before.
 
     Raises:
@@ -102,14 +102,7 @@ def is_factorized(module: nn.Module) -> TypeGuard[FactorizedLayer]:
 
 def stage_rows(stages: Iterable[Stage]) -> list[Row]:
     """The stages as `load.build_layer` takes them."""
-    return [
-        Row(
-            stage.name,
-            "Conv2d" if isinstance(stage.shape, ConvShape) else "Linear",
-            asdict(stage.shape),
-        )
-        for stage in stages
-    ]
+    return [Row(stage.name, stage.shape.type, asdict(stage.shape)) for stage in stages]
 
 
 def _copy(value: Tensor, like: Tensor) -> Tensor:

@@ -198,7 +198,6 @@ def test_tied_layers_are_refused():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.Conv2d(4, 4, 3, groups=2), "groups=2"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "parametrisation"),
         (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
     ],
