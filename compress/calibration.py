@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import CompressError
-from compress.layers import PLAIN, shape_of
+from compress.layers import is_plain, shape_of
 from compress.methods.groups import groups_of
+from compress.methods.method import weight_size
 from compress.shape import ConvShape, Size
 
 # Patches gathered at a time. Their products are summed in their own dtype, so few rows keep
@@ -94,7 +95,7 @@ def trace(model: nn.Module, example: Tensor) -> dict[str, Trace]:
     layers = {
         layer: lambda x, name=name, layer=layer: record(name, layer, x)
         for name, layer in model.named_modules()
-        if type(layer) in PLAIN
+        if is_plain(layer)
     }
     with evaluating(model), watching(layers):
         model(example)
@@ -165,10 +166,10 @@ class _Sums:
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
         self._shape = shape_of(layer)
-        weight = layer.get_parameter("weight")
-        self._size = groups, size = groups_of(self._shape), weight[0].numel()
-        self._second = weight.new_zeros(groups, size, size, dtype=torch.float64)
-        self._total = weight.new_zeros(groups, size, dtype=torch.float64)
+        device = next(layer.parameters()).device
+        self._size = groups, size = groups_of(self._shape), math.prod(weight_size(self._shape)[1:])
+        self._second = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
+        self._total = torch.zeros(groups, size, dtype=torch.float64, device=device)
         self._count = 0
 
     def add(self, x: Tensor) -> None:

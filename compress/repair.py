@@ -41,8 +41,9 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
 
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; a ridge is chosen, and a layer changed at all, by the error on inputs that were
-    left out of the fit. Then the running statistics of every batch norm. Each of the two steps
-    is undone where it raises the error of the network's outputs.
+    left out of the fit. Factors that layers share stay as they are.
+    Then the running statistics of every batch norm. Each of the two steps is undone where it
+    raises the error of the network's outputs.
 
     Args:
         model: factorised by `plan`, on the device of the reference.
@@ -54,6 +55,7 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
         PlanError: a layer of the plan is not factorised in `model`.
     """
     stages = {name: _last_stage(model, name) for name, _ in plan}
+    stages = {name: stage for name, stage in stages.items() if not _is_shared(stage, model)}
     norms = [m for m in model.modules() if isinstance(m, Norm) and m.track_running_stats]
     with evaluating(model):
         errors = [_output_error(model, reference)]
@@ -100,6 +102,15 @@ def _last_stage(model: nn.Module, name: str) -> nn.Module:
     if not is_factorized(layer):
         raise PlanError(f"the plan names {name!r}, which is not factorised in the network")
     return layer[-1]
+
+
+def _is_shared(stage: nn.Module, model: nn.Module) -> bool:
+    """Whether another module holds a parameter of the stage."""
+    own = set(stage.parameters())
+    return any(
+        module is not stage and own & set(module.parameters(recurse=False))
+        for module in model.modules()
+    )
 
 
 def _output_error(model: nn.Module, reference: Reference) -> float:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from compress.architectures import build
 from compress.catalog import METHODS
 from compress.errors import UnsupportedLayerError
-from compress.layers import find_obstacles, inspect, shape_of
+from compress.layers import find_obstacles, inspect, shape_of, tied_layers
 from compress.load import build_layer
 from compress.shape import LinearShape
 from tests.strategies import conv_shapes
@@ -114,15 +114,44 @@ def test_attention_reads_the_weight_of_its_last_layer_itself():
     assert "MultiheadAttention" in obstacles[""]
 
 
-def test_layers_that_share_a_parameter_name_each_other():
+def test_layers_that_share_a_bias_alone_name_each_other():
     model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 4)})
-    model["b"].weight = model["a"].weight
+    model["b"].bias = model["a"].bias
     obstacles = find_obstacles(model)
     assert obstacles.keys() == {"a", "b"}
     assert obstacles["a"].endswith("those of b")
     assert obstacles["b"].endswith("those of a")
 
 
-def test_a_layer_under_two_names_is_an_obstacle():
-    block = nn.Sequential(nn.Linear(4, 4))
-    assert find_obstacles(nn.ModuleDict({"a": block, "b": block}))["a.0"].endswith("those of b.0")
+def test_layers_that_share_their_weight_are_tied():
+    model = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40)})
+    model["b"].weight = model["a"].weight
+    assert find_obstacles(model) == {}
+    assert tied_layers(model) == {"a": ("a", "b"), "b": ("a", "b")}
+    reasons = {report.name: report.reason for report in inspect(model)}
+    assert "also that of b: a plan must name all" in reasons["a"]
+    assert "also that of a: a plan must name all" in reasons["b"]
+    assert reasons["c"] is None
+
+
+def test_a_weight_that_something_else_holds_is_an_obstacle():
+    tied = nn.ModuleDict({"embed": nn.Embedding(6, 4), "head": nn.Linear(4, 6)})
+    tied["embed"].weight = tied["head"].weight
+    assert tied_layers(tied) == {}
+    assert find_obstacles(tied)["head"] == "its parameters are also those of embed"
+    split = nn.ModuleDict({"a": nn.Conv1d(2, 4, 3), "b": nn.Conv1d(4, 4, 3, groups=2)})
+    split["b"].weight = split["a"].weight
+    assert find_obstacles(split).keys() == {"a", "b"}
+
+
+def test_a_layer_under_two_names_is_one_layer():
+    block = nn.Sequential(nn.Linear(40, 40))
+    model = nn.ModuleDict({"a": block, "b": block})
+    assert find_obstacles(model) == tied_layers(model) == {}
+    assert [(report.name, report.reason) for report in inspect(model)] == [("a.0", None)]
+
+
+def test_a_computed_weight_is_no_obstacle_where_it_is_folded():
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    assert "fold=True" in find_obstacles(model)["0"]
+    assert find_obstacles(model, fold=True) == {}
