@@ -1,5 +1,6 @@
 """Statistics of what enters each layer, gathered from unlabelled inputs in one pass."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.errors import CompressError, UnsupportedLayerError
-from compress.layers import shape_of
+from compress.errors import CompressError
+from compress.layers import is_plain, shape_of
+from compress.methods.groups import groups_of
+from compress.methods.method import weight_size
 from compress.shape import ConvShape, Size
 
 # Patches gathered at a time. Their products are summed in their own dtype, so few rows keep
@@ -23,12 +26,12 @@ CHUNK_ROWS = 8192
 class LayerMoments:
     """Averages over all patches x that enter a layer, on the layer's device.
 
-    A patch of a convolution is flattened in the order (I, kh, kw), D = I * kh * kw; a linear
-    layer has D = I.
+    A patch of a convolution is flattened in the order (I, *kernel), D entries; a linear layer
+    has D = I. The groups of a convolution have patches of their own, D / G entries each.
     """
 
-    second: Tensor  # (D, D) float64, the mean of x x^T
-    mean: Tensor  # (D,) float64
+    second: Tensor  # (D, D) or (G, D / G, D / G) float64, the mean of x x^T
+    mean: Tensor  # (D,) or (G, D / G) float64
     count: int
 
 
@@ -36,7 +39,8 @@ class LayerMoments:
 class Trace:
     """How a network uses a layer: calls in one forward pass, and the input of the first.
 
-    `input_size` is (H, W) of a convolution, (vectors per network input, 1) of a linear layer.
+    `input_size` is that in space of a convolution's input, (H, W) of a Conv2d; of a linear layer
+    it is (vectors per network input, 1).
     """
 
     calls: int
@@ -71,7 +75,7 @@ def watching(inputs: Mapping[nn.Module, Callable[[Tensor], None]]) -> Iterator[N
 
 
 def trace(model: nn.Module, example: Tensor) -> dict[str, Trace]:
-    """The plain Conv2d and Linear layers that a forward pass calls, in the order of their calls.
+    """The plain convolutions and linear layers that a forward pass calls, in the order of calls.
 
     A layer that is not here is never called: a parent reads its weight, or nothing does.
 
@@ -83,14 +87,15 @@ def trace(model: nn.Module, example: Tensor) -> dict[str, Trace]:
 
     def record(name: str, layer: nn.Module, x: Tensor) -> None:
         vectors = x.numel() // (x.shape[-1] * len(example))
-        size = (vectors, 1) if isinstance(layer, nn.Linear) else (x.shape[-2], x.shape[-1])
+        shape = shape_of(layer)
+        size = tuple(x.shape[-shape.axes :]) if isinstance(shape, ConvShape) else (vectors, 1)
         first = traces.get(name, Trace(0, size, tuple(x.shape)))
         traces[name] = Trace(first.calls + 1, first.input_size, first.input_shape)
 
     layers = {
         layer: lambda x, name=name, layer=layer: record(name, layer, x)
         for name, layer in model.named_modules()
-        if type(layer) in (nn.Conv2d, nn.Linear)
+        if is_plain(layer)
     }
     with evaluating(model), watching(layers):
         model(example)
@@ -106,7 +111,7 @@ def moments(
     forward pass counts.
 
     Raises:
-        UnsupportedLayerError: a layer is no plain Conv2d with groups=1 and no plain Linear.
+        UnsupportedLayerError: a layer is no plain convolution and no plain Linear.
         CompressError: a layer is never called, or something that enters it is not finite.
     """
     sums = {name: _Sums(model.get_submodule(name)) for name in names}
@@ -121,27 +126,23 @@ def windows(shape: ConvShape, x: Tensor) -> Tensor:
 
     Args:
         shape: any convolution; its groups are not told apart.
-        x: (N, I, H, W), or (I, H, W) for N = 1.
+        x: (N, I, *size), or (I, *size) for N = 1.
 
     Returns:
-        (N, H_out, W_out, I, kh, kw), sharing its memory: to be read, not written.
+        (N, *output size, I, *kernel), sharing its memory: to be read, not written.
     """
-    padded = _pad(shape, x if x.dim() == 4 else x[None])
-    images, channels, height, width = padded.shape
-    stride_n, stride_c, stride_h, stride_w = padded.stride()
+    padded = _pad(shape, x if x.dim() == shape.axes + 2 else x[None])
+    images, channels, *size = padded.shape
+    stride_n, stride_c, *strides = padded.stride()
     reach = [d * (k - 1) + 1 for d, k in zip(shape.dilation, shape.kernel_size, strict=True)]
-    rows, columns = (
-        (size - r) // s + 1 for size, r, s in zip((height, width), reach, shape.stride, strict=True)
-    )
+    positions = [(n - r) // s + 1 for n, r, s in zip(size, reach, shape.stride, strict=True)]
     return padded.as_strided(
-        (images, rows, columns, channels, *shape.kernel_size),
+        (images, *positions, channels, *shape.kernel_size),
         (
             stride_n,
-            stride_h * shape.stride[0],
-            stride_w * shape.stride[1],
+            *(step * s for step, s in zip(strides, shape.stride, strict=True)),
             stride_c,
-            stride_h * shape.dilation[0],
-            stride_w * shape.dilation[1],
+            *(step * d for step, d in zip(strides, shape.dilation, strict=True)),
         ),
     )
 
@@ -151,12 +152,12 @@ def _pad(shape: ConvShape, x: Tensor) -> Tensor:
         return x
     if shape.padding == "same":
         totals = [d * (k - 1) for d, k in zip(shape.dilation, shape.kernel_size, strict=True)]
-        top, left = (total // 2 for total in totals)
-        bottom, right = totals[0] - top, totals[1] - left
+        sides = [(total // 2, total - total // 2) for total in totals]
     else:
-        top, left = bottom, right = shape.padding
+        sides = [(width, width) for width in shape.padding]
+    widths = [width for pair in reversed(sides) for width in pair]  # the last axis comes first
     mode = "constant" if shape.padding_mode == "zeros" else shape.padding_mode
-    return F.pad(x, (left, right, top, bottom), mode) if any((left, right, top, bottom)) else x
+    return F.pad(x, widths, mode) if any(widths) else x
 
 
 class _Sums:
@@ -165,40 +166,46 @@ class _Sums:
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
         self._shape = shape_of(layer)
-        if isinstance(self._shape, ConvShape) and self._shape.groups != 1:
-            raise UnsupportedLayerError(f"moments need groups=1, got groups={self._shape.groups}")
-        weight = layer.get_parameter("weight")
-        self._size = weight[0].numel()
-        self._second = weight.new_zeros(self._size, self._size, dtype=torch.float64)
-        self._total = weight.new_zeros(self._size, dtype=torch.float64)
+        device = next(layer.parameters()).device
+        self._size = groups, size = groups_of(self._shape), math.prod(weight_size(self._shape)[1:])
+        self._second = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
+        self._total = torch.zeros(groups, size, dtype=torch.float64, device=device)
         self._count = 0
 
     def add(self, x: Tensor) -> None:
         for chunk in self._chunks(x):
-            patches = chunk.reshape(-1, self._size)
+            patches = chunk.reshape(-1, *self._size).transpose(0, 1)  # (G, patches, D / G)
             if patches.dtype in (torch.float16, torch.bfloat16):
                 patches = patches.float()
-            self._second += patches.T @ patches
-            self._total += patches.sum(0, dtype=torch.float64)
-            self._count += len(patches)
+            self._second += patches.mT @ patches
+            self._total += patches.sum(1, dtype=torch.float64)
+            self._count += patches.shape[1]
 
     def averages(self, name: str) -> LayerMoments:
         if not self._count:
             raise CompressError(f"layer {name!r} is never called: its weight is read elsewhere")
-        second = (self._second + self._second.T) / (2 * self._count)
+        second = (self._second + self._second.mT) / (2 * self._count)
         if not second.isfinite().all():
             raise CompressError(f"what enters layer {name!r} is not finite")
-        return LayerMoments(second, self._total / self._count, self._count)
+        mean = self._total / self._count
+        if len(second) == 1:
+            second, mean = second[0], mean[0]
+        return LayerMoments(second, mean, self._count)
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
-        limit = min(CHUNK_ROWS, max(1, CHUNK_BYTES // (4 * self._size)))
-        if not isinstance(self._shape, ConvShape):
-            yield from torch.split(x.reshape(-1, self._size), limit)
-            return
-        patches = windows(self._shape, x)
-        _, rows, columns = patches.shape[:3]
-        if rows * columns <= limit:
-            yield from torch.split(patches, limit // (rows * columns))
-            return
-        for image in patches:
-            yield from torch.split(image, max(1, limit // columns))
+        entries = math.prod(self._size)
+        limit = min(CHUNK_ROWS, max(1, CHUNK_BYTES // (4 * entries)))
+        if isinstance(self._shape, ConvShape):
+            yield from _split(windows(self._shape, x), 1 + self._shape.axes, limit)
+        else:
+            yield from torch.split(x.reshape(-1, entries), limit)
+
+
+def _split(patches: Tensor, axes: int, limit: int) -> Iterator[Tensor]:
+    """Parts of at most `limit` patches, which lie along the first `axes`."""
+    each = math.prod(patches.shape[1:axes])
+    if axes == 1 or each <= limit:
+        yield from torch.split(patches, limit // each)
+        return
+    for part in patches:
+        yield from _split(part, axes - 1, limit)

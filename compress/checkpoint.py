@@ -9,7 +9,7 @@ from torch import nn
 
 from compress.errors import CompressError, WeightsError
 from compress.layers import layer_named, shape_of
-from compress.load import build_dense, build_layer, read_safetensors, replace_
+from compress.load import assign_, build_dense, build_layer, read_safetensors, replace_
 from compress.methods.registry import method_named
 from compress.plan import Plan
 from compress.surgery import stage_rows
@@ -52,7 +52,7 @@ def restore(architecture: Mapping[str, Any], plan: Plan, path: str | Path) -> nn
             raise
     replace_(model, {name: build_layer(stage_rows(stages)) for name, stages in layers.items()})
     try:
-        model.load_state_dict(read_safetensors(path), assign=True)
+        assign_(model, read_safetensors(path))
     except (ValueError, RuntimeError) as error:
         raise WeightsError(str(error)) from error
     return model.eval()

@@ -5,35 +5,45 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from compress.methods.groups import groups_of
 from compress.shape import ConvShape, LayerShape, Stage
 
 
 def dense_weight(
     shape: LayerShape, stages: Sequence[Stage], factors: Mapping[str, Tensor]
 ) -> Tensor:
-    """The weight (O, I, kh, kw) or (O, I) of the layer that the stages stand in for, in float64.
+    """The weight (O, I / G, *kernel) or (O, I) of what the stages stand in for, in float64.
 
     Args:
         shape: of the dense layer.
         stages: in the order in which they are applied; along each axis at most one of them
-            has a kernel longer than 1.
+            has a kernel longer than 1; the first has the groups of the dense layer, the others
+            those or parts of them.
         factors: stage name -> weight of that stage.
     """
     first, *rest = stages
-    weight = _kernel(factors[first.name])
+    weight = factors[first.name].detach().double()
     for stage in rest:
-        depthwise = isinstance(stage.shape, ConvShape) and stage.shape.groups > 1
-        equation = "chw,cikl->cihkwl" if depthwise else "ochw,cikl->oihkwl"
-        kernel = _kernel(factors[stage.name])
-        product = torch.einsum(equation, kernel.squeeze(1) if depthwise else kernel, weight)
-        weight = product.flatten(4).flatten(2, 3)
+        weight = _after(weight, stage.shape, factors[stage.name].detach().double())
     return weight if isinstance(shape, ConvShape) else weight.flatten(1)
 
 
-def _kernel(weight: Tensor) -> Tensor:
-    """A linear weight (O, I) is a 1x1 kernel."""
-    exact = weight.detach().double()
-    return exact if exact.ndim == 4 else exact[:, :, None, None]
+def _after(weight: Tensor, shape: LayerShape, kernel: Tensor) -> Tensor:
+    """(O, I, *kernel) of a stage, `shape` and `kernel`, after that of those before it.
+
+    A stage's group reads the outputs of one group of theirs, so their weights meet group by group.
+    """
+    groups = groups_of(shape)
+    later, earlier = (
+        each.reshape(groups, len(each) // groups, *each.shape[1:]) for each in (kernel, weight)
+    )
+    axes = kernel.ndim - 2
+    both = "".join(pair for pairs in zip("hwd"[:axes], "klm"[:axes], strict=True) for pair in pairs)
+    product = torch.einsum(
+        f"goc{'hwd'[:axes]},gci{'klm'[:axes]}->goi{both}", later, earlier
+    ).flatten(0, 1)
+    sizes = (a * b for a, b in zip(kernel.shape[2:], weight.shape[2:], strict=True))
+    return product.reshape(len(product), weight.shape[1], *sizes)
 
 
 def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None) -> float:
@@ -43,9 +53,10 @@ def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None)
     only the layer puts out nothing.
 
     Args:
-        weight: W (O, I, kh, kw) or (O, I).
+        weight: W (O, I / G, *kernel) or (O, I).
         approximation: of the same shape.
-        metric: S (D, D), the second moment of the flattened inputs; None for the identity.
+        metric: S (D, D), the second moment of the flattened inputs, or (G, D / G, D / G) of each
+            group's; None for the identity.
     """
     exact = weight.detach().double().flatten(1)
     error = _output_energy(exact - approximation.detach().double().flatten(1), metric)
@@ -56,5 +67,8 @@ def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None)
 
 
 def _output_energy(weight: Tensor, metric: Tensor | None) -> float:
-    outputs = weight if metric is None else weight @ metric.to(weight)
-    return float((outputs * weight).sum().clamp_min(0))
+    if metric is None:
+        return float(weight.square().sum())
+    groups = 1 if metric.ndim == 2 else len(metric)
+    weight = weight.reshape(groups, len(weight) // groups, -1)
+    return float((weight @ metric.to(weight) * weight).sum().clamp_min(0))

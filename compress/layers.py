@@ -3,15 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from compress.errors import PlanError, UnsupportedLayerError
 from compress.load import FactorizedLayer
+from compress.methods.groups import groups_of
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape, LayerShape, LinearShape, Padding, Size
+from compress.shape import ConvShape, LayerShape, LinearShape, Padding
+
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PLAIN: Final = (*CONVOLUTIONS, nn.Linear)  # what has a shape; a subclass may compute otherwise
+NAMES: Final = "Conv1d, Conv2d, Conv3d or Linear"
+TOGETHER: Final = "a plan must name all of them, with the same choice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,9 @@ class LayerReport:
 def inspect(model: nn.Module) -> list[LayerReport]:
     """A row for every module that holds a parameter of its own, in the order of the network."""
     obstacles = find_obstacles(model)
+    for name, names in tied_layers(model).items():
+        others = ", ".join(other for other in names if other != name)
+        obstacles.setdefault(name, f"its weight is also that of {others}: {TOGETHER}")
     return [_report(name, layer, obstacles.get(name)) for name, layer in _owners(model)]
 
 
@@ -38,27 +47,33 @@ def shape_of(layer: nn.Module) -> LayerShape:
     """What the layer computes, weights aside.
 
     Raises:
-        UnsupportedLayerError: it is no plain Conv2d and no plain Linear.
+        UnsupportedLayerError: it is no plain convolution and no plain Linear.
     """
-    if type(layer) is nn.Conv2d:
+    plain = is_plain(layer)
+    if plain and isinstance(layer, CONVOLUTIONS):
         return ConvShape(
             in_channels=layer.in_channels,
             out_channels=layer.out_channels,
-            kernel_size=cast("Size", layer.kernel_size),
-            stride=cast("Size", layer.stride),
+            kernel_size=layer.kernel_size,
+            stride=layer.stride,
             padding=cast("Padding", layer.padding),
-            dilation=cast("Size", layer.dilation),
+            dilation=layer.dilation,
             groups=layer.groups,
             padding_mode=layer.padding_mode,
             bias=layer.bias is not None,
         )
-    if type(layer) is nn.Linear:
+    if plain and isinstance(layer, nn.Linear):
         return LinearShape(
             in_features=layer.in_features,
             out_features=layer.out_features,
             bias=layer.bias is not None,
         )
-    raise UnsupportedLayerError(f"{_kind(layer)}, a plain Conv2d or Linear was wanted")
+    raise UnsupportedLayerError(f"{_kind(layer)}, a plain {NAMES} was wanted")
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer computes what its torch class computes, weights aside."""
+    return parametrize.type_before_parametrizations(layer) in PLAIN
 
 
 def layer_named(model: nn.Module, name: str) -> nn.Module:
@@ -73,44 +88,80 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
     return layers[name]
 
 
-def find_obstacles(model: nn.Module) -> dict[str, str]:
-    """The layers that cannot be replaced whatever the method: name -> reason."""
-    holders: dict[int, list[str]] = defaultdict(list)
-    for name, module in model.named_modules(remove_duplicate=False):
-        for parameter in module.parameters(recurse=False):
-            holders[id(parameter)].append(name)
+def find_obstacles(model: nn.Module, *, fold: bool = False) -> dict[str, str]:
+    """The layers that cannot be replaced whatever the method: name -> reason.
+
+    Args:
+        model: any network.
+        fold: computed weights are no obstacle: their present values may stand in for them.
+    """
+    ties, holders = tied_layers(model), _holders(model)
     obstacles = {}
     for name, layer in _owners(model):
-        others = {other for p in layer.parameters(recurse=False) for other in holders[id(p)]} - {
-            name
+        inside = f"{name}." if name else ""
+        others = {
+            other
+            for parameter in layer.parameters()
+            for other in holders[parameter]
+            if other not in ties.get(name, (name,)) and not other.startswith(inside)
         }
-        if reason := next(_obstacles(layer), None):
+        if reason := next(_obstacles(layer, fold), None):
             obstacles[name] = reason
         elif others:
             obstacles[name] = f"its parameters are also those of {', '.join(sorted(others))}"
     return obstacles
 
 
-def _obstacles(layer: nn.Module) -> Iterator[str]:
+def tied_layers(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The layers that share one weight and can be factorised together: name -> all their names.
+
+    A layer that stands under several names is one layer, and not here.
+    """
+    ties = {}
+    shapes = {n: shape_of(m) for n, m in model.named_modules() if is_plain(m)}
+    for parameter, names in _holders(model).items():
+        tied = tuple(
+            name
+            for name in names
+            if name in shapes and model.get_submodule(name)._parameters.get("weight") is parameter
+        )
+        forms = {(shapes[name].type, groups_of(shapes[name])) for name in tied}
+        if len(tied) > 1 and len(tied) == len(names) and len(forms) == 1:
+            ties.update(dict.fromkeys(tied, tied))
+    return ties
+
+
+def _holders(model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Parameter -> the modules that hold it, each by its first name."""
+    holders: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            holders[parameter].append(name)
+    return holders
+
+
+def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
     """Reasons that the layer alone gives; the first is the one to tell."""
     if isinstance(layer, FactorizedLayer):
         yield "it is factorised already"
-    if parametrize.is_parametrized(layer):
-        yield "its weight is computed by a parametrisation: remove that first"
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
-        yield f"{_kind(layer)}: only Conv2d and Linear are factorised"
-    elif type(layer) not in (nn.Conv2d, nn.Linear):
+    if not isinstance(layer, PLAIN):
+        yield f"{_kind(layer)} came, a plain {NAMES} was wanted"
+    elif not is_plain(layer):
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"
+    elif parametrize.is_parametrized(layer):
+        if not fold:
+            yield (
+                "its weight is computed by a parametrisation: remove that, or let factorize_ take "
+                "the present value with fold=True"
+            )
     elif "weight" not in dict(layer.named_parameters(recurse=False)):
         yield "its weight is computed from other parameters: remove the weight norm first"
     elif not layer.weight.is_floating_point():
         yield f"its weight is {layer.weight.dtype}, real floating point was wanted"
-    elif isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        yield f"it is a grouped convolution (groups={layer.groups})"
 
 
 def _report(name: str, layer: nn.Module, obstacle: str | None) -> LayerReport:
-    shape = shape_of(layer) if type(layer) in (nn.Conv2d, nn.Linear) else None
+    shape = shape_of(layer) if is_plain(layer) else None
     if obstacle is not None or shape is None:
         return LayerReport(name, shape, reason=obstacle)
     answers = {method: METHODS[method].refusal(shape) for method in METHODS}
@@ -138,6 +189,6 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _kind(layer: nn.Module) -> str:
-    kind = type(layer).__name__
-    bases = [base.__name__ for base in (nn.Conv2d, nn.Linear) if isinstance(layer, base)]
+    kind = parametrize.type_before_parametrizations(layer).__name__
+    bases = [base.__name__ for base in PLAIN if isinstance(layer, base)]
     return f"{kind}, a subclass of {bases[0]}" if bases and kind not in bases else kind

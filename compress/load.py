@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ LAYERS: dict[str, type[nn.Module]] = {
     for kind in (
         nn.AdaptiveAvgPool2d,
         nn.BatchNorm2d,
+        nn.Conv1d,
         nn.Conv2d,
+        nn.Conv3d,
         nn.Dropout,
         nn.Flatten,
         nn.Linear,
@@ -83,7 +85,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> 
     manifest = read_manifest(folder / "manifest.json")
     model = build_dense(manifest["architecture"]) if factory is None else factory()
     replace_(model, {name: build_layer(rows) for name, rows in manifest["layers"].items()})
-    model.load_state_dict(read_safetensors(folder / "model.safetensors"), assign=True)
+    assign_(model, read_safetensors(folder / "model.safetensors"))
     return model.eval()
 
 
@@ -154,14 +156,57 @@ def _named_layers(rows: Rows) -> OrderedDict[str, nn.Module]:
 def replace_(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     """Put each of `layers` in place of the layer of that name: all of them, or none.
 
+    What was shared stays shared: a layer under several names is replaced under each of them, and
+    where layers share a weight or a bias, those that replace them share theirs.
+
     Raises:
         ValueError: a name is not that of a single layer in `model`.
     """
-    single = {name for name, layer in model.named_modules() if not any(layer.children())}
-    if unknown := sorted(set(layers) - single):
+    single = {
+        name: layer
+        for name, layer in model.named_modules()
+        if {child for child, _ in layer.named_children()} <= {"parametrizations"}
+    }
+    if unknown := sorted(set(layers) - set(single)):
         raise ValueError(f"{type(model).__name__} has no single layers of the names {unknown}")
+    _tie_({single[name]: layer for name, layer in layers.items()})
+    names = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        names[module].append(name)
     for name, layer in layers.items():
-        model.set_submodule(name, layer)
+        for each in names[single[name]]:
+            model.set_submodule(each, layer)
+
+
+def _tie_(layers: Mapping[nn.Module, nn.Module]) -> None:
+    """Have `layers`, dense -> what replaces it, share the parameters that the dense ones share."""
+    owners: dict[nn.Parameter, nn.Module] = {}
+    for dense, layer in layers.items():
+        for key, parameter in dense.named_parameters(recurse=False):
+            owner = owners.setdefault(parameter, layer)
+            for name, shared in owner.named_parameters():
+                if owner is not layer and name.endswith(key):
+                    stage, _, _ = name.rpartition(".")
+                    setattr(layer.get_submodule(stage), key, shared)
+
+
+def assign_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network the values of its state dict; parameters that it shares stay shared.
+
+    Raises:
+        ValueError: the values of a shared parameter differ from name to name.
+        RuntimeError: tensors are missing, left over or of another shape; it names them.
+    """
+    owners: dict[nn.Parameter, list[tuple[str, nn.Module, str]]] = defaultdict(list)
+    for name, module in model.named_modules(remove_duplicate=False):
+        for key, parameter in module.named_parameters(name, recurse=False):
+            owners[parameter].append((key, module, key.rpartition(".")[2]))
+    model.load_state_dict(tensors, assign=True)
+    for (first, owner, name), *others in owners.values():
+        for key, module, attribute in others:
+            if not torch.equal(tensors[key], tensors[first]):
+                raise ValueError(f"{key!r} and {first!r} are one parameter; their values differ")
+            setattr(module, attribute, owner.get_parameter(name))
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibration import evaluating, trace
+from compress.layers import CONVOLUTIONS
 
 ROWS = 8192  # positions sampled per layer, over all inputs
 
@@ -18,7 +19,7 @@ ROWS = 8192  # positions sampled per layer, over all inputs
 class Sample:
     """Outputs of a dense layer at some positions, from one call."""
 
-    index: tuple[Tensor, ...]  # of the positions in (N, H, W) or (N, ...), each (K,)
+    index: tuple[Tensor, ...]  # of the positions in (N, *size) or (N, ...), each (K,)
     fold: Tensor  # (K,) 0 or 1, by input
     outputs: Tensor  # (K, O)
 
@@ -82,7 +83,7 @@ class _Recorder:
         self._offset, self._wanted = offset, wanted
 
     def __call__(self, layer: nn.Module, _inputs: object, y: Tensor) -> None:
-        y = y.movedim(1, -1) if isinstance(layer, nn.Conv2d) else y
+        y = y.movedim(1, -1) if isinstance(layer, CONVOLUTIONS) else y
         total = math.prod(y.shape[:-1])
         chosen = torch.arange(total)
         if self._wanted < total:

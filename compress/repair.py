@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from compress.calibration import evaluating, watching, windows
 from compress.errors import PlanError
 from compress.layers import layer_named, shape_of
+from compress.methods.groups import groups_of
 from compress.plan import Plan
 from compress.reference import Reference
 from compress.shape import ConvShape
@@ -40,8 +41,9 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
 
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; a ridge is chosen, and a layer changed at all, by the error on inputs that were
-    left out of the fit. Then the running statistics of every batch norm. Each of the two steps
-    is undone where it raises the error of the network's outputs.
+    left out of the fit. Factors that layers share stay as they are.
+    Then the running statistics of every batch norm. Each of the two steps is undone where it
+    raises the error of the network's outputs.
 
     Args:
         model: factorised by `plan`, on the device of the reference.
@@ -53,6 +55,7 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
         PlanError: a layer of the plan is not factorised in `model`.
     """
     stages = {name: _last_stage(model, name) for name, _ in plan}
+    stages = {name: stage for name, stage in stages.items() if not _is_shared(stage, model)}
     norms = [m for m in model.modules() if isinstance(m, Norm) and m.track_running_stats]
     with evaluating(model):
         errors = [_output_error(model, reference)]
@@ -101,9 +104,18 @@ def _last_stage(model: nn.Module, name: str) -> nn.Module:
     return layer[-1]
 
 
+def _is_shared(stage: nn.Module, model: nn.Module) -> bool:
+    """Whether another module holds a parameter of the stage."""
+    own = set(stage.parameters())
+    return any(
+        module is not stage and own & set(module.parameters(recurse=False))
+        for module in model.modules()
+    )
+
+
 def _output_error(model: nn.Module, reference: Reference) -> float:
     squares = sum(
-        (model(batch) - answer).square().sum(dtype=torch.float64)
+        (model(batch).double() - answer).square().sum()
         for batch, answer in zip(reference.batches, reference.answers, strict=True)
     )
     return float(squares) / sum(answer.numel() for answer in reference.answers)
@@ -113,30 +125,34 @@ def _refit_(model: nn.Module, stage: nn.Module, name: str, reference: Reference)
     """Refit the last stage of a layer; False, and no change, where inputs left out are not helped.
 
     With h what enters the stage (a 1 for the bias appended) and r what its output lacks of the
-    dense layer's, the change of [weight, bias] is E[r h^T] (E[h h^T] + ridge)^-1.
+    dense layer's, the change of [weight, bias] is E[r h^T] (E[h h^T] + ridge)^-1: of each group by
+    itself.
     """
     shape, weight = shape_of(stage), stage.get_parameter("weight")
+    groups = groups_of(shape)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    current = weight.to(exact).flatten(1)
+    current = weight.to(exact).reshape(groups, len(weight) // groups, -1)  # (G, O / G, D / G)
     if shape.bias:
-        current = torch.cat([current, stage.get_parameter("bias").to(exact)[:, None]], 1)
-    gram = current.new_zeros(2, *2 * current.shape[1:], dtype=torch.float64)
+        bias = stage.get_parameter("bias").to(exact)
+        current = torch.cat([current, bias.view(*current.shape[:2], 1)], 2)
+    size = current.shape[2]
+    gram = current.new_zeros(2, groups, size, size, dtype=torch.float64)
     cross = current.new_zeros(2, *current.shape, dtype=torch.float64)
     inputs = _inputs(model, stage, reference.calls[name], reference.batches)
     for x, sample in zip(inputs, reference.samples[name], strict=True):
         seen = windows(shape, x) if isinstance(shape, ConvShape) else x
-        h = seen[sample.index].flatten(1).to(exact)
+        h = _grouped(seen[sample.index].to(exact), groups)
         if shape.bias:
-            h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
-        lack = sample.outputs.to(exact) - h @ current.T
+            h = torch.cat([h, torch.ones_like(h[..., :1])], 2)
+        lack = _grouped(sample.outputs.to(exact), groups) - h @ current.mT
         for fold in (0, 1):
             chosen = sample.fold == fold
-            gram[fold] += h[chosen].T @ h[chosen]
-            cross[fold] += lack[chosen].T @ h[chosen]
+            gram[fold] += h[:, chosen].mT @ h[:, chosen]
+            cross[fold] += lack[:, chosen].mT @ h[:, chosen]
 
-    scale = gram.sum(0).diagonal().sqrt()
+    scale = gram.sum(0).diagonal(dim1=1, dim2=2).sqrt()[:, None]
     scale[scale == 0] = 1
-    gram /= scale[:, None] * scale
+    gram /= scale.mT * scale
     cross /= scale
 
     def left_out(ridge: float) -> float:
@@ -152,15 +168,20 @@ def _refit_(model: nn.Module, stage: nn.Module, name: str, reference: Reference)
         return False
     change = (_solve(gram.sum(0), cross.sum(0), ridge) / scale).to(exact)
     if shape.bias:
-        stage.get_parameter("bias").add_(change[:, -1])
-        change = change[:, :-1]
-    weight.add_(change.view_as(weight))
+        stage.get_parameter("bias").add_(change[..., -1].flatten())
+        change = change[..., :-1]
+    weight.add_(change.reshape(weight.shape))
     return True
 
 
+def _grouped(rows: Tensor, groups: int) -> Tensor:
+    """(K, channels, ...) as (G, K, values of a group)."""
+    return rows.reshape(len(rows), groups, -1).transpose(0, 1)
+
+
 def _solve(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
-    """cross (gram + ridge I)^-1."""
-    ridged = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    """cross (gram + ridge I)^-1, for each group."""
+    ridged = gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(ridged, cross, left=False)
 
 

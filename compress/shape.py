@@ -1,56 +1,82 @@
 """The shapes of dense layers and of the stages that replace them, without torch.
 
-One alphabet throughout: N batch; O and I output and input channels or features; H, W image;
-kh, kw kernel; R with a subscript for ranks.
+One alphabet throughout: N batch; O and I output and input channels or features; H, W image, or
+as many sizes as there are axes in space; kh, kw kernel, likewise; G groups; R with a subscript
+for ranks.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Padding = tuple[int, int] | Literal["same", "valid"]
-Size = tuple[int, int]
+Size = tuple[int, ...]  # of each axis in space: (W,), (H, W) or (D, H, W)
+Padding = Size | Literal["same", "valid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvShape:
-    """Everything that `nn.Conv2d` takes; the weight is (O, I / groups, kh, kw)."""
+    """Everything that `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` takes.
+
+    The kernel tells how many axes in space there are. The weight is (O, I / G, *kernel); of
+    the sizes that are left out, strides and dilations are 1, paddings 0.
+
+    Raises:
+        ValueError: the sizes are not of equally many axes.
+    """
 
     in_channels: int
     out_channels: int
     kernel_size: Size
-    stride: Size = (1, 1)
-    padding: Padding = (0, 0)
-    dilation: Size = (1, 1)
+    stride: Size = ()
+    padding: Padding = ()
+    dilation: Size = ()
     groups: int = 1
     padding_mode: PaddingMode = "zeros"
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        for field, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            size = getattr(self, field) or (usual,) * self.axes
+            object.__setattr__(self, field, size)
+            if not isinstance(size, str) and len(size) != self.axes:
+                raise ValueError(
+                    f"{field} {size} came; {self.axes} sizes were wanted, "
+                    f"as in the kernel {self.kernel_size}"
+                )
+
+    @property
+    def axes(self) -> int:
+        """Axes in space: 1, 2 or 3."""
+        return len(self.kernel_size)
+
+    @property
+    def type(self) -> str:
+        """The name of the torch class."""
+        return f"Conv{self.axes}d"
+
     @property
     def parameters(self) -> int:
-        kh, kw = self.kernel_size
-        weight = self.out_channels * (self.in_channels // self.groups) * kh * kw
+        weight = self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
         return weight + self.out_channels * self.bias
 
     def output_size(self, size: Size) -> Size:
-        """(H, W) after the layer, for an input of (H, W)."""
+        """Sizes after the layer, for an input of `size`."""
         if self.padding == "same":
             return size
-        padding = (0, 0) if self.padding == "valid" else self.padding
-        height, width = (
-            (size[i] + 2 * padding[i] - self.dilation[i] * (self.kernel_size[i] - 1) - 1)
-            // self.stride[i]
-            + 1
-            for i in (0, 1)
+        padding = (0,) * self.axes if self.padding == "valid" else self.padding
+        return tuple(
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(
+                size, padding, self.dilation, self.kernel_size, self.stride, strict=True
+            )
         )
-        return height, width
 
     def macs(self, size: Size) -> int:
-        """Multiply-adds of one image of (H, W), biases left out."""
-        kh, kw = self.kernel_size
-        height, width = self.output_size(size)
-        return height * width * self.out_channels * (self.in_channels // self.groups) * kh * kw
+        """Multiply-adds of one input of `size`, biases left out."""
+        products = (self.in_channels // self.groups) * math.prod(self.kernel_size)
+        return math.prod(self.output_size(size)) * self.out_channels * products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +88,11 @@ class LinearShape:
     bias: bool = True
 
     @property
+    def type(self) -> str:
+        """The name of the torch class."""
+        return "Linear"
+
+    @property
     def parameters(self) -> int:
         return self.out_features * (self.in_features + self.bias)
 
@@ -71,7 +102,7 @@ class LinearShape:
 
     def macs(self, size: Size) -> int:
         """Multiply-adds for (rows, 1) vectors per input, biases left out."""
-        return size[0] * size[1] * self.in_features * self.out_features
+        return math.prod(size) * self.in_features * self.out_features
 
 
 LayerShape = ConvShape | LinearShape
@@ -91,7 +122,7 @@ def stage_parameters(stages: Iterable[Stage]) -> int:
 
 
 def stage_macs(stages: Iterable[Stage], size: Size) -> int:
-    """Multiply-adds of one input of (H, W), each stage at its own resolution."""
+    """Multiply-adds of one input of `size`, each stage at its own resolution."""
     macs = 0
     for stage in stages:
         macs += stage.shape.macs(size)
@@ -100,13 +131,12 @@ def stage_macs(stages: Iterable[Stage], size: Size) -> int:
 
 
 def peak_activation(stages: Iterable[Stage], size: Size) -> int:
-    """Largest number of values that one stage reads and writes for one input of (H, W)."""
+    """Largest number of values that one stage reads and writes for one input of `size`."""
     peak = 0
     for stage in stages:
         after = stage.shape.output_size(size)
-        peak = max(
-            peak, _width_in(stage) * size[0] * size[1] + _width_out(stage) * after[0] * after[1]
-        )
+        values = _width_in(stage) * math.prod(size) + _width_out(stage) * math.prod(after)
+        peak = max(peak, values)
         size = after
     return peak
 

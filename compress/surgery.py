@@ -1,49 +1,68 @@
 """Put factorised layers in place of dense ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from compress.calibration import LayerMoments
+from compress.calibration import LayerMoments, evaluating
 from compress.catalog import Row
 from compress.errors import CompressError, PlanError, UnsupportedLayerError
-from compress.layers import find_obstacles, layer_named, shape_of
+from compress.layers import TOGETHER, find_obstacles, layer_named, shape_of, tied_layers
 from compress.load import FactorizedLayer, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
-from compress.shape import ConvShape, Stage
+from compress.shape import Stage
 
 
 def factorize_(
-    model: nn.Module, plan: Plan, moments: Mapping[str, LayerMoments] | None = None
+    model: nn.Module,
+    plan: Plan,
+    moments: Mapping[str, LayerMoments] | None = None,
+    *,
+    fold: bool = False,
 ) -> None:
     """Replace every layer that `plan` names, or none.
+
+    A layer under several names is replaced under all of them; layers that share their weight are
+    factorised once, for the inputs of all of them, and share the factors.
 
     Args:
         model: dense, or dense in the layers of the plan.
         plan: layer name -> method and ranks.
         moments: of each layer of the plan, for errors measured at the layer's output; without
             them the plain norm of the weight counts.
+        fold: where a parametrisation computes a weight (weight norm, say), factorise the value
+            that it has in eval mode. What replaces the layer has no parametrisation.
 
     Raises:
         CompressError: the plan names no layer, one that cannot be factorised, or ranks that it
             does not allow. The layer and its choice are in the notes; `model` is as it was.
     """
-    obstacles = find_obstacles(model)
+    obstacles, ties = find_obstacles(model, fold=fold), tied_layers(model)
+    decompositions: dict[str, Decomposition] = {}  # of shared weights
     replacements = {}
     for name, choice in plan:
         try:
             layer = layer_named(model, name)
             if name in obstacles:
                 raise UnsupportedLayerError(obstacles[name])
-            if moments is not None and name not in moments:
-                raise PlanError(f"moments came for other layers, not for {name!r}")
-            metric = None if moments is None else moments[name].second
-            replacements[name] = factorized(layer, choice, metric)
+            layer = _unparametrized(layer)
+            names = ties.get(name, (name,))
+            if any(plan.choices.get(other) != choice for other in names):
+                raise PlanError(f"{' and '.join(names)} share their weight: {TOGETHER}")
+            metric = None if moments is None else _metric(moments, names)
+            if len(names) == 1:
+                replacements[name] = factorized(layer, choice, metric)
+                continue
+            if names[0] not in decompositions:
+                decompositions[names[0]] = _decomposed(layer, choice, metric)
+            known = decompositions[names[0]]
+            replacements[name] = factorized(layer, choice, decomposition=known)
         except CompressError as error:
             error.add_note(f"in layer {name!r} with {choice}")
             raise
@@ -62,9 +81,9 @@ def factorized(
     mode and which of weight and bias want gradients.
 
     Args:
-        layer: a plain Conv2d with groups=1, or a plain Linear.
+        layer: a plain convolution, or a plain Linear.
         choice: method and ranks.
-        metric: second moment (D, D) of the layer's patches, see `LayerMoments`.
+        metric: second moment of the layer's patches, see `LayerMoments`.
         decomposition: of this layer by this method, where it has been computed before.
 
     Raises:
@@ -74,13 +93,13 @@ def factorized(
     """
     if obstacle := find_obstacles(layer).get(""):
         raise UnsupportedLayerError(obstacle)
-    shape, method = shape_of(layer), method_named(choice.method)
+    shape = shape_of(layer)
     weight = layer.get_parameter("weight")
     bias = layer.get_parameter("bias") if shape.bias else None
-    stages = method.stages(shape, choice.ranks)
+    stages = method_named(choice.method).stages(shape, choice.ranks)
     try:
         if decomposition is None:
-            decomposition = method.decompose(shape, weight.detach().double(), metric)
+            decomposition = _decomposed(layer, choice, metric)
         factors = decomposition.factors(choice.ranks)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise CompressError(f"{choice.method} does not converge: {error}") from error
@@ -102,14 +121,41 @@ def is_factorized(module: nn.Module) -> TypeGuard[FactorizedLayer]:
 
 def stage_rows(stages: Iterable[Stage]) -> list[Row]:
     """The stages as `load.build_layer` takes them."""
-    return [
-        Row(
-            stage.name,
-            "Conv2d" if isinstance(stage.shape, ConvShape) else "Linear",
-            asdict(stage.shape),
-        )
-        for stage in stages
-    ]
+    return [Row(stage.name, stage.shape.type, asdict(stage.shape)) for stage in stages]
+
+
+def _decomposed(layer: nn.Module, choice: Choice, metric: Tensor | None) -> Decomposition:
+    weight = layer.get_parameter("weight").detach().double()
+    return method_named(choice.method).decompose(shape_of(layer), weight, metric)
+
+
+def _metric(moments: Mapping[str, LayerMoments], names: Sequence[str]) -> Tensor:
+    """The second moment of what enters the layers `names`, which share a weight, together."""
+    if missing := [name for name in names if name not in moments]:
+        raise PlanError(f"moments came for other layers, not for {missing[0]!r}")
+    if len(names) == 1:
+        return moments[names[0]].second
+    count = sum(moments[name].count for name in names)
+    parts = (moments[name].second * (moments[name].count / count) for name in names)
+    return torch.stack([*parts]).sum(0)
+
+
+def _unparametrized(layer: nn.Module) -> nn.Module:
+    """The layer, or a plain one of the values that its parametrisations compute in eval mode.
+
+    Taken off a copy, a parametrisation would be off the layer too: torch keeps it in the class.
+    """
+    if not parametrize.is_parametrized(layer):
+        return layer
+    shape, computed = shape_of(layer), cast("nn.ModuleDict", layer.parametrizations)
+    (plain,) = build_layer([Row("plain", shape.type, asdict(shape))])
+    with evaluating(layer):
+        for key, _ in list(plain.named_parameters()):
+            value = getattr(layer, key).detach().clone()
+            sources = computed[key].parameters() if key in computed else [getattr(layer, key)]
+            wanted = any(source.requires_grad for source in sources)
+            setattr(plain, key, nn.Parameter(value, wanted))
+    return plain.train(layer.training)
 
 
 def _copy(value: Tensor, like: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
 from compress.load import build_layer
+from compress.methods.groups import groups_of
 from compress.methods.registry import method_named
 from compress.plan import Choice
 from compress.shape import Stage, stage_macs, stage_parameters
@@ -90,7 +91,8 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
             kept_dense[name] = "none of its faster forms could be computed"
             continue
         weight = subject.dense.get_submodule(name).get_parameter("weight")
-        layers.append(LayerRow(name=name, choices=tuple(rows), vbmf=_nearest_vbmf(weight, rows)))
+        vbmf = _nearest_vbmf(weight, rows) if groups_of(subject.shape(name)) == 1 else None
+        layers.append(LayerRow(name=name, choices=tuple(rows), vbmf=vbmf))
     report(1.0, f"{len(layers)} layers have faster forms, {len(kept_dense)} are kept dense")
     return ChoiceTable(
         layers=tuple(layers),

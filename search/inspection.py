@@ -70,8 +70,9 @@ def _shape(shape: LayerShape | None) -> str:
     if shape is None:
         return "-"
     if isinstance(shape, ConvShape):
-        height, width = shape.kernel_size
-        return f"Conv2d {shape.in_channels} -> {shape.out_channels}, {height}x{width}"
+        kernel = "x".join(map(str, shape.kernel_size))
+        groups = f", {shape.groups} groups" if shape.groups > 1 else ""
+        return f"{shape.type} {shape.in_channels} -> {shape.out_channels}, {kernel}{groups}"
     return f"Linear {shape.in_features} -> {shape.out_features}"
 
 

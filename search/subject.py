@@ -15,12 +15,13 @@ from compress.calibration import LayerMoments, moments, trace
 from compress.errors import CompressError
 from compress.layers import inspect
 from compress.load import replace_
-from compress.methods.method import Decomposition
+from compress.methods.groups import groups_of
+from compress.methods.method import Decomposition, weight_size
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
 from compress.reference import Reference
 from compress.repair import repair_
-from compress.shape import LayerShape, LinearShape
+from compress.shape import LayerShape
 from compress.surgery import factorized
 from search.config import UNLABELLED, SearchConfig
 from search.data import Arrays
@@ -179,7 +180,7 @@ class Subject:
         return shape
 
     def metric(self, name: str) -> Tensor | None:
-        """The second moment of a layer's input patches, (D, D) float64; None: the plain norm."""
+        """The second moment of a layer's input patches; None: the plain norm."""
         return self._moments[name].second if name in self._moments else None
 
     def has_factors(self, name: str, choice: Choice) -> bool:
@@ -194,9 +195,10 @@ class Subject:
         """
         groups: dict[int, list[str]] = defaultdict(list)
         for name in names:
-            dimension = _dimension(self.shape(name))
-            if name not in self._moments and dimension <= METRIC_LIMIT:
-                patches = math.prod(self.shape(name).output_size(self.traces[name].input_size))
+            shape, dimension = self.shape(name), _dimension(self.shape(name))
+            entries = groups_of(shape) * dimension**2
+            if name not in self._moments and entries <= METRIC_LIMIT**2:
+                patches = math.prod(shape.output_size(self.traces[name].input_size))
                 images = PATCHES_PER_DIMENSION * dimension / (patches * self.traces[name].calls)
                 batches = max(math.ceil(images / CALIBRATION_BATCH), MOMENT_BATCHES)
                 groups[min(batches, len(self.calibration))].append(name)
@@ -286,7 +288,5 @@ def find_device(name: str) -> torch.device:
 
 
 def _dimension(shape: LayerShape) -> int:
-    """D of a layer's input patches."""
-    if isinstance(shape, LinearShape):
-        return shape.in_features
-    return shape.in_channels * shape.kernel_size[0] * shape.kernel_size[1]
+    """D of a layer's input patches, of one group where there are groups."""
+    return math.prod(weight_size(shape)[1:])

@@ -35,22 +35,26 @@ def inputs_of(draw, weight):
 
 
 @st.composite
-def conv_shapes(draw, most_channels=6):
-    """Ungrouped convolutions in every geometry that torch accepts."""
-    padding_mode = draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"]))
-    kernel_size = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
-    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    paddings = [st.tuples(st.integers(0, 2), st.integers(0, 2)), st.just("valid")]
-    if stride == (1, 1):
+def conv_shapes(draw, most_channels=6, axes=2, most_groups=1):
+    """Convolutions over so many axes in every geometry that torch accepts."""
+
+    def sizes(least, most):
+        return st.tuples(*[st.integers(least, most)] * axes)
+
+    groups = draw(st.integers(1, most_groups))
+    stride = draw(sizes(1, 3))
+    paddings = [sizes(0, 2), st.just("valid")]
+    if set(stride) == {1}:
         paddings.append(st.just("same"))
     return ConvShape(
-        in_channels=draw(st.integers(1, most_channels)),
-        out_channels=draw(st.integers(1, most_channels)),
-        kernel_size=kernel_size,
+        in_channels=groups * draw(st.integers(1, most_channels // groups)),
+        out_channels=groups * draw(st.integers(1, most_channels // groups)),
+        kernel_size=tuple(draw(st.integers(1, most)) for most in (4, 3, 3)[:axes]),
         stride=stride,
         padding=draw(st.one_of(paddings)),
-        dilation=draw(st.tuples(st.integers(1, 2), st.integers(1, 2))),
-        padding_mode=padding_mode,
+        dilation=draw(sizes(1, 2)),
+        groups=groups,
+        padding_mode=draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
         bias=draw(st.booleans()),
     )
 

@@ -5,6 +5,7 @@ Evaluation", NeurIPS 2014 (CP of a kernel); the places stay together, as in Astr
 "CP-decomposition with Tensor Power Method for Convolutional Neural Networks Compression", 2017.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,8 +18,7 @@ from compress.shape import LayerShape, Stage
 
 def cp_bounds(shape: LayerShape) -> Ranks:
     """The rank at which each place of the kernel has all its terms, above the channel counts."""
-    height, width = as_conv(shape).kernel_size
-    return (height * width * min(channels(shape)),)
+    return (math.prod(as_conv(shape).kernel_size) * min(channels(shape)),)
 
 
 def cp_lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
@@ -31,9 +31,9 @@ def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
     (rank,) = ranks
     depthwise = replace(conv, in_channels=rank, out_channels=rank, groups=rank, bias=False)
     return (
-        Stage("reduce", pointwise(conv.in_channels, rank)),
+        Stage("reduce", pointwise(conv.in_channels, rank, axes=conv.axes)),
         Stage("spatial", depthwise),
-        Stage("expand", pointwise(rank, conv.out_channels, bias=conv.bias)),
+        Stage("expand", pointwise(rank, conv.out_channels, bias=conv.bias, axes=conv.axes)),
     )
 
 

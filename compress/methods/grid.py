@@ -42,13 +42,12 @@ def cheaper_ranks(
 def _assumed_size(shape: LayerShape) -> Size:
     if not isinstance(shape, ConvShape):
         return 1, 1
-    height, width = (
+    return tuple(
         OUTPUT_SIDE * stride + dilation * (kernel - 1)
         for stride, dilation, kernel in zip(
             shape.stride, shape.dilation, shape.kernel_size, strict=True
         )
     )
-    return height, width
 
 
 def thinned(ranks: list[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """What a method is: how it lays out stages in place of a layer, and how it fills them."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from compress.decompose.linalg import check_ranks
-from compress.errors import UnsupportedLayerError, WeightsError
+from compress.errors import CompressError, UnsupportedLayerError, WeightsError
 from compress.methods.grid import cheaper_ranks, thinned
+from compress.methods.groups import group_shape, groups_of, side_by_side
 from compress.shape import ConvShape, LayerShape, Stage
 
 Ranks = tuple[int, ...]
@@ -21,6 +23,10 @@ SMALLEST_STEP = 4
 NARROW = 64  # channels
 
 NEVER_PAYS = "no rank that is a multiple of 4 has fewer parameters and MACs than the dense layer"
+GROUPS_NEVER_PAY = (
+    "no rank that gives the {} groups together a multiple of 4 channels has fewer parameters and "
+    "MACs than the dense layer"
+)
 
 
 class Algorithm(Protocol):
@@ -45,7 +51,9 @@ class Decomposition(Protocol):
 class Method:
     """One way to put plain layers in place of one; stateless.
 
-    The fields are what a method is made of; the callers' questions are the methods below.
+    The fields are what a method is made of, for a layer without groups; the callers' questions are
+    the methods below. They answer for grouped convolutions too, each of whose groups is
+    factorised by itself, at the same ranks.
     """
 
     name: str
@@ -57,30 +65,36 @@ class Method:
 
     def refusal(self, shape: LayerShape) -> str | None:
         """Why the method cannot represent a layer of this shape, or never pays; None if it may."""
-        return self.obstacle(shape) or (None if self.grid(shape) else NEVER_PAYS)
+        if reason := self.obstacle(group_shape(shape)):
+            return reason
+        if self.grid(shape):
+            return None
+        groups = groups_of(shape)
+        return NEVER_PAYS if groups == 1 else GROUPS_NEVER_PAY.format(groups)
 
     def limits(self, shape: LayerShape) -> Ranks:
-        """The greatest value of each free rank.
+        """The greatest value of each free rank, of one group where there are groups.
 
         Raises:
             UnsupportedLayerError: the method cannot represent the layer.
         """
         self._check(shape)
-        return self.bounds(shape)
+        return self.bounds(group_shape(shape))
 
     def grid(self, shape: LayerShape) -> list[Ranks]:
         """Ranks worth trying, ascending: few, and each cheaper than the dense layer.
 
         Multiples of 16, of 8 where the narrower channel count is below 64, and of 4 where
-        none of those is cheaper: off this grid convolution routines lose their speed. Empty
-        for a layer that the method cannot represent.
+        none of those is cheaper: off this grid convolution routines lose their speed. So are
+        the ranks of all groups together. Empty for a layer that the method cannot represent.
         """
-        if self.obstacle(shape) is not None:
+        group = group_shape(shape)
+        if self.obstacle(group) is not None:
             return []
         narrower = min(channels(shape))
         for step in (STEP if narrower >= NARROW else NARROW_STEP, SMALLEST_STEP):
-            lattice = self.lattice(shape, step)
-            if ranks := cheaper_ranks(shape, lattice, self.layout):
+            lattice = self.lattice(group, step // math.gcd(step, groups_of(shape)))
+            if ranks := cheaper_ranks(shape, lattice, self._side_by_side):
                 return thinned(ranks)
         return []
 
@@ -92,16 +106,16 @@ class Method:
             RankError: a rank lies outside 1 to its limit.
         """
         check_ranks(ranks, self.limits(shape))
-        return self.layout(shape, ranks)
+        return self._side_by_side(shape, ranks)
 
     def decompose(self, shape: LayerShape, weight: Tensor, metric: Tensor | None) -> Decomposition:
         """The weight of a layer made ready for any ranks.
 
         Args:
             shape: of the layer.
-            weight: (O, I, kh, kw) or (O, I).
-            metric: second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw;
-                None decomposes in the plain norm.
+            weight: (O, I / G, *kernel) or (O, I).
+            metric: second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw, or
+                (G, D / G, D / G) of each group's; None decomposes in the plain norm.
 
         Raises:
             UnsupportedLayerError: the method cannot represent the layer.
@@ -114,10 +128,18 @@ class Method:
                 f"a weight of shape {tuple(weight.shape)} came; {weight_size(shape)} was wanted "
                 f"for {shape}"
             )
-        return _StagedFactors(self, shape, weight.dtype, self.algorithm(weight, metric))
+        groups = groups_of(shape)
+        algorithms = [
+            self.algorithm(kernel, moment)
+            for kernel, moment in zip(weight.chunk(groups), _each(metric, groups), strict=True)
+        ]
+        return _StagedFactors(self, shape, weight.dtype, algorithms)
+
+    def _side_by_side(self, shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
+        return side_by_side(self.layout(group_shape(shape), ranks), groups_of(shape))
 
     def _check(self, shape: LayerShape) -> None:
-        if reason := self.obstacle(shape):
+        if reason := self.obstacle(group_shape(shape)):
             raise UnsupportedLayerError(f"{self.name} cannot factorise {shape}: {reason}")
 
 
@@ -126,14 +148,40 @@ class _StagedFactors:
     method: Method
     shape: LayerShape
     dtype: torch.dtype
-    algorithm: Algorithm
+    algorithms: Sequence[Algorithm]  # one for each group
 
     def factors(self, ranks: Ranks) -> dict[str, Tensor]:
         stages = self.method.stages(self.shape, ranks)
+        groups = [algorithm.factors(ranks) for algorithm in self.algorithms]
         return {
-            stage.name: factor.reshape(weight_size(stage.shape)).to(self.dtype, copy=True)
-            for stage, factor in zip(stages, self.algorithm.factors(ranks), strict=True)
+            stage.name: _joined(factors, weight_size(stage.shape)).to(self.dtype, copy=True)
+            for stage, *factors in zip(stages, *groups, strict=True)
         }
+
+
+def _joined(factors: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """The weight of a stage from its factor in each group."""
+    outputs = size[0] // len(factors)
+    parts = [factor.reshape(outputs, *size[1:]) for factor in factors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _each(metric: Tensor | None, groups: int) -> Sequence[Tensor | None]:
+    """The metric of each group.
+
+    Raises:
+        CompressError: it is one of another number of groups.
+    """
+    if metric is None:
+        return [None] * groups
+    if groups == 1:
+        return [metric]
+    if metric.ndim != 3 or len(metric) != groups:
+        raise CompressError(
+            f"a second moment of shape {tuple(metric.shape)} came; one matrix for each of the "
+            f"{groups} groups was wanted"
+        )
+    return metric.unbind()
 
 
 def channels(shape: LayerShape) -> tuple[int, int]:
@@ -144,7 +192,7 @@ def channels(shape: LayerShape) -> tuple[int, int]:
 
 
 def weight_size(shape: LayerShape) -> tuple[int, ...]:
-    """The shape of the layer's weight."""
+    """The shape of the layer's weight: (O, I / G, *kernel) or (O, I)."""
     if isinstance(shape, ConvShape):
         return shape.out_channels, shape.in_channels // shape.groups, *shape.kernel_size
     return shape.out_features, shape.in_features

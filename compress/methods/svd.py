@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from compress.decompose.svd import ChannelSvd
-from compress.methods.geometry import grouped_obstacle, pointwise
+from compress.methods.geometry import pointwise
 from compress.methods.grid import multiples
 from compress.methods.method import Method, Ranks, weight_size
-from compress.shape import ConvShape, LayerShape, LinearShape, Stage
+from compress.shape import LayerShape, LinearShape, Stage
 
 
-def _obstacle(shape: LayerShape) -> str | None:
-    return grouped_obstacle(shape) if isinstance(shape, ConvShape) else None
+def _obstacle(_shape: LayerShape) -> None:
+    """Every layer is a matrix from patches to outputs."""
 
 
 def _bounds(shape: LayerShape) -> Ranks:
@@ -37,7 +37,7 @@ def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
         )
     return (
         Stage("reduce", replace(shape, out_channels=rank, bias=False)),
-        Stage("expand", pointwise(rank, shape.out_channels, bias=shape.bias)),
+        Stage("expand", pointwise(rank, shape.out_channels, bias=shape.bias, axes=shape.axes)),
     )
 
 

@@ -35,9 +35,9 @@ def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
     rank_out, rank_in = ranks
     core = replace(conv, in_channels=rank_in, out_channels=rank_out, bias=False)
     return (
-        Stage("reduce", pointwise(conv.in_channels, rank_in)),
+        Stage("reduce", pointwise(conv.in_channels, rank_in, axes=conv.axes)),
         Stage("core", core),
-        Stage("expand", pointwise(rank_out, conv.out_channels, bias=conv.bias)),
+        Stage("expand", pointwise(rank_out, conv.out_channels, bias=conv.bias, axes=conv.axes)),
     )
 
 

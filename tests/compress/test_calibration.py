@@ -1,3 +1,5 @@
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,63 +10,56 @@ from torch.nn import functional as F
 from compress.calibration import Trace, evaluating, moments, trace, windows
 from compress.errors import CompressError, UnsupportedLayerError
 from compress.layers import shape_of
+from tests.strategies import SEEDS, conv_shapes
 
 # torch tells about its own copy of the input, once a process.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
 
-PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+SHAPES = st.integers(1, 3).flatmap(lambda axes: conv_shapes(axes=axes))
+GROUPED = st.integers(1, 3).flatmap(lambda axes: conv_shapes(axes=axes, most_groups=3))
 
-GEOMETRIES = st.fixed_dictionaries(
-    {
-        "kernel_size": PAIRS,
-        "stride": PAIRS,
-        "dilation": PAIRS,
-        "padding": st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.just("same")),
-        "padding_mode": st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
-    }
-).map(lambda g: g | {"stride": (1, 1)} if g["padding"] == "same" else g)
+
+def layer_and_inputs(shape, images):
+    layer = getattr(nn, shape.type)(**asdict(shape), dtype=torch.float64)
+    size = (8, 9, 7)[: shape.axes]
+    return layer, torch.randn(images, shape.in_channels, *size, dtype=torch.float64)
 
 
 def patches(conv, x):
     """Every patch as a row: the outputs of a convolution whose kernels pick one entry each."""
-    size = conv.weight[0].numel()
-    picker = nn.Conv2d(
-        conv.in_channels,
-        size,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        padding_mode=conv.padding_mode,
-        bias=False,
-        dtype=x.dtype,
-    )
-    picker.weight.data = torch.eye(size, dtype=x.dtype).view(size, *conv.weight.shape[1:])
+    shape = replace(shape_of(conv), groups=1, bias=False)
+    size = shape.in_channels * conv.weight[0, 0].numel()
+    picker = type(conv)(**asdict(replace(shape, out_channels=size)), dtype=x.dtype)
+    picker.weight.data = torch.eye(size, dtype=x.dtype).view_as(picker.weight)
     with torch.no_grad():
         return picker(x).movedim(1, -1).reshape(-1, size)
 
 
-@settings(max_examples=60)
-@given(geometry=GEOMETRIES, seed=st.integers(0, 2**16))
-def test_moments_are_the_averages_over_all_patches(geometry, seed):
+@settings(max_examples=60, deadline=None)
+@given(shape=GROUPED, seed=SEEDS)
+def test_moments_are_the_averages_over_all_patches(shape, seed):
     torch.manual_seed(seed)
-    conv = nn.Conv2d(3, 4, dtype=torch.float64, **geometry)
-    x = torch.randn(5, 3, 7, 8, dtype=torch.float64)
-    expected = patches(conv, x)
+    conv, x = layer_and_inputs(shape, 5)
+    rows = patches(conv, x)
     found = moments(nn.Sequential(conv), x.split(2), ["0"])["0"]
-    assert found.count == len(expected)
-    torch.testing.assert_close(found.mean, expected.mean(0))
-    torch.testing.assert_close(found.second, expected.T @ expected / len(expected))
+    assert found.count == len(rows)
+    expected = rows.T @ rows / len(rows)
+    if shape.groups == 1:
+        torch.testing.assert_close(found.mean, rows.mean(0))
+        torch.testing.assert_close(found.second, expected)
+        return
+    blocks = expected.unflatten(0, (shape.groups, -1)).unflatten(2, (shape.groups, -1))
+    torch.testing.assert_close(found.mean, rows.mean(0).unflatten(0, (shape.groups, -1)))
+    torch.testing.assert_close(found.second, blocks.diagonal(dim1=0, dim2=2).movedim(2, 0))
 
 
-@given(geometry=GEOMETRIES)
-def test_windows_times_the_weight_are_the_convolution(geometry):
-    conv = nn.Conv2d(3, 4, dtype=torch.float64, **geometry)
-    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
-    rows = windows(shape_of(conv), x).flatten(3)
-    torch.testing.assert_close(
-        (rows @ conv.weight.flatten(1).T + conv.bias).movedim(-1, 1), conv(x)
-    )
+@settings(deadline=None)
+@given(shape=SHAPES)
+def test_windows_times_the_weight_are_the_convolution(shape):
+    conv, x = layer_and_inputs(shape, 2)
+    outputs = windows(shape, x).flatten(1 + shape.axes) @ conv.weight.flatten(1).T
+    outputs = outputs if conv.bias is None else outputs + conv.bias
+    torch.testing.assert_close(outputs.movedim(-1, 1), conv(x))
 
 
 def test_windows_of_one_unbatched_image_in_any_layout():
@@ -76,9 +71,10 @@ def test_windows_of_one_unbatched_image_in_any_layout():
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 2**30), (20, 2**30), (200, 2**30), (8192, 1)])
-def test_the_size_of_the_chunks_does_not_matter(monkeypatch, rows, size):
-    conv = nn.Conv2d(3, 4, 3, padding=1, stride=2, dtype=torch.float64)
-    x = torch.randn(5, 3, 9, 9, dtype=torch.float64)
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_the_size_of_the_chunks_does_not_matter(monkeypatch, kind, rows, size):
+    conv = kind(3, 6, 3, padding=1, stride=2, groups=3, dtype=torch.float64)
+    x = torch.randn(5, 3, *[9] * (conv.weight.ndim - 2), dtype=torch.float64)
     whole = moments(nn.Sequential(conv), [x], ["0"])["0"]
     monkeypatch.setattr("compress.calibration.CHUNK_ROWS", rows)
     monkeypatch.setattr("compress.calibration.CHUNK_BYTES", size)
@@ -168,9 +164,15 @@ def test_a_layer_that_is_never_called_has_no_moments(name):
         moments(Twice(), [torch.randn(2, 3, 8, 8)], [name])
 
 
-def test_a_grouped_convolution_has_no_moments():
-    with pytest.raises(UnsupportedLayerError, match="groups=3"):
-        moments(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)), [], ["0"])
+def test_what_has_no_shape_has_no_moments():
+    with pytest.raises(UnsupportedLayerError, match="ReLU, a plain"):
+        moments(nn.Sequential(nn.ReLU()), [], ["0"])
+
+
+def test_a_trace_knows_the_size_of_every_axis():
+    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Flatten(2), nn.Conv1d(4, 4, 3, groups=2))
+    traces = trace(model, torch.randn(1, 2, 5, 6, 7))
+    assert [use.input_size for use in traces.values()] == [(5, 6, 7), (60,)]
 
 
 def test_what_is_not_finite_is_told():

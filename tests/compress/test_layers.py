@@ -11,32 +11,22 @@ from torch.nn.utils import parametrizations, weight_norm
 from compress.architectures import build
 from compress.catalog import METHODS
 from compress.errors import UnsupportedLayerError
-from compress.layers import find_obstacles, inspect, shape_of
+from compress.layers import find_obstacles, inspect, shape_of, tied_layers
 from compress.load import build_layer
-from compress.shape import ConvShape, LinearShape
+from compress.shape import LinearShape
+from tests.strategies import conv_shapes
 
 # torch tells about its own copy of the input, once a process.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
 
-PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
-
-@given(
-    stride=PAIRS,
-    dilation=PAIRS,
-    kernel_size=PAIRS,
-    padding=st.one_of(PAIRS, st.just("valid"), st.just("same")),
-    groups=st.sampled_from([1, 2]),
-    padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
-    bias=st.booleans(),
-)
-def test_a_shape_builds_the_layer_that_has_it(stride, padding, **geometry):
-    stride = (1, 1) if padding == "same" else stride
-    shape = ConvShape(in_channels=4, out_channels=6, stride=stride, padding=padding, **geometry)
-    layer = nn.Conv2d(**asdict(shape))
+@given(shape=st.integers(1, 3).flatmap(lambda axes: conv_shapes(axes=axes, most_groups=3)))
+def test_a_shape_builds_the_layer_that_has_it(shape):
+    layer, size = getattr(nn, shape.type)(**asdict(shape)), (9, 11, 8)[: shape.axes]
     assert shape_of(layer) == shape
     assert shape.parameters == sum(parameter.numel() for parameter in layer.parameters())
-    assert shape.output_size((9, 11)) == layer(torch.zeros(1, 4, 9, 11)).shape[-2:]
+    output = layer(torch.zeros(1, shape.in_channels, *size))
+    assert shape.output_size(size) == output.shape[2:]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -46,7 +36,9 @@ def test_a_linear_layer_has_a_shape(bias):
 
 
 def test_what_is_no_plain_layer_has_no_shape():
-    with pytest.raises(UnsupportedLayerError, match="ReLU, a plain Conv2d or Linear was wanted"):
+    with pytest.raises(
+        UnsupportedLayerError, match="ReLU, a plain Conv1d, Conv2d, Conv3d or Linear"
+    ):
         shape_of(nn.ReLU())
 
 
@@ -68,7 +60,7 @@ def test_a_layer_is_open_to_the_methods_that_do_not_refuse_it(tiny):
     assert set(conv.refusals) < set(METHODS)
     assert all(conv.refusals.values())
     assert norm.shape is None
-    assert "BatchNorm2d: only Conv2d and Linear" in norm.reason
+    assert "BatchNorm2d came, a plain Conv1d, Conv2d" in norm.reason
 
 
 def test_a_layer_that_every_method_refuses_says_why():
@@ -92,11 +84,9 @@ FACTORIZED = build_layer(
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Conv2d(4, 4, 3, groups=2), r"grouped convolution \(groups=2\)"),
-        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d: only Conv2d and Linear"),
-        (nn.Conv1d(4, 4, 3), "Conv1d: only"),
-        (nn.LSTM(4, 4), "LSTM: only"),
-        (nn.Embedding(4, 4), "Embedding: only"),
+        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d came, a plain Conv1d"),
+        (nn.LSTM(4, 4), "LSTM came"),
+        (nn.Embedding(4, 4), "Embedding came"),
         (MyConv(4, 4, 3), "MyConv, a subclass of Conv2d"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "computed by a parametrisation"),
         (parametrizations.orthogonal(nn.Conv2d(4, 4, 1)), "computed by a parametrisation"),
@@ -124,15 +114,44 @@ def test_attention_reads_the_weight_of_its_last_layer_itself():
     assert "MultiheadAttention" in obstacles[""]
 
 
-def test_layers_that_share_a_parameter_name_each_other():
+def test_layers_that_share_a_bias_alone_name_each_other():
     model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "c": nn.Linear(4, 4)})
-    model["b"].weight = model["a"].weight
+    model["b"].bias = model["a"].bias
     obstacles = find_obstacles(model)
     assert obstacles.keys() == {"a", "b"}
     assert obstacles["a"].endswith("those of b")
     assert obstacles["b"].endswith("those of a")
 
 
-def test_a_layer_under_two_names_is_an_obstacle():
-    block = nn.Sequential(nn.Linear(4, 4))
-    assert find_obstacles(nn.ModuleDict({"a": block, "b": block}))["a.0"].endswith("those of b.0")
+def test_layers_that_share_their_weight_are_tied():
+    model = nn.ModuleDict({"a": nn.Linear(40, 40), "b": nn.Linear(40, 40), "c": nn.Linear(40, 40)})
+    model["b"].weight = model["a"].weight
+    assert find_obstacles(model) == {}
+    assert tied_layers(model) == {"a": ("a", "b"), "b": ("a", "b")}
+    reasons = {report.name: report.reason for report in inspect(model)}
+    assert "also that of b: a plan must name all" in reasons["a"]
+    assert "also that of a: a plan must name all" in reasons["b"]
+    assert reasons["c"] is None
+
+
+def test_a_weight_that_something_else_holds_is_an_obstacle():
+    tied = nn.ModuleDict({"embed": nn.Embedding(6, 4), "head": nn.Linear(4, 6)})
+    tied["embed"].weight = tied["head"].weight
+    assert tied_layers(tied) == {}
+    assert find_obstacles(tied)["head"] == "its parameters are also those of embed"
+    split = nn.ModuleDict({"a": nn.Conv1d(2, 4, 3), "b": nn.Conv1d(4, 4, 3, groups=2)})
+    split["b"].weight = split["a"].weight
+    assert find_obstacles(split).keys() == {"a", "b"}
+
+
+def test_a_layer_under_two_names_is_one_layer():
+    block = nn.Sequential(nn.Linear(40, 40))
+    model = nn.ModuleDict({"a": block, "b": block})
+    assert find_obstacles(model) == tied_layers(model) == {}
+    assert [(report.name, report.reason) for report in inspect(model)] == [("a.0", None)]
+
+
+def test_a_computed_weight_is_no_obstacle_where_it_is_folded():
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    assert "fold=True" in find_obstacles(model)["0"]
+    assert find_obstacles(model, fold=True) == {}

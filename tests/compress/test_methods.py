@@ -26,6 +26,7 @@ WIDE = replace(CONV, in_channels=192, out_channels=256)
 LINEAR = LinearShape(in_features=256, out_features=512)
 SPATIAL = [name for name in METHODS if name != "svd"]
 EVERY = pytest.mark.parametrize("name", METHODS)
+SIZE = (11, 12, 10)  # of an input
 
 GEOMETRIES = [
     {},
@@ -47,15 +48,12 @@ GEOMETRIES = [
 
 
 def dense_layer(shape):
-    kind = nn.Linear if isinstance(shape, LinearShape) else nn.Conv2d
-    return kind(**asdict(shape))
+    return getattr(nn, shape.type)(**asdict(shape))
 
 
 def built(stages, factors=None, bias=None):
     """The stages as plain torch layers, as they are shipped."""
-    kinds = {ConvShape: "Conv2d", LinearShape: "Linear"}
-    rows = [(stage.name, kinds[type(stage.shape)], asdict(stage.shape)) for stage in stages]
-    layer = build_layer(rows)
+    layer = build_layer((stage.name, stage.shape.type, asdict(stage.shape)) for stage in stages)
     if factors is None:
         return layer
     state = {f"{name}.weight": factor for name, factor in factors.items()}
@@ -68,7 +66,7 @@ def built(stages, factors=None, bias=None):
 def inputs(shape):
     if isinstance(shape, LinearShape):
         return torch.randn(3, shape.in_features)
-    return torch.randn(2, shape.in_channels, 11, 12)
+    return torch.randn(2, shape.in_channels, *SIZE[: shape.axes])
 
 
 def full_rank_layer(name, shape, layer):
@@ -240,20 +238,6 @@ def test_only_the_last_stage_has_the_bias(name, bias):
     *first, last = METHODS[name].stages(shape, METHODS[name].limits(shape))
     assert last.shape.bias is bias
     assert not any(stage.shape.bias for stage in first)
-
-
-@EVERY
-def test_a_grouped_convolution_is_refused_with_the_reason(name):
-    shape = replace(CONV, groups=2)
-    assert "groups=2" in METHODS[name].refusal(shape)
-    assert METHODS[name].grid(shape) == []
-    for ask in (
-        lambda: METHODS[name].limits(shape),
-        lambda: METHODS[name].stages(shape, (1,)),
-        lambda: METHODS[name].decompose(shape, normal(0, 8, 3, 3, 3), None),
-    ):
-        with pytest.raises(UnsupportedLayerError, match=rf"{name} cannot .* groups=2 came"):
-            ask()
 
 
 @pytest.mark.parametrize("name", SPATIAL)

@@ -27,7 +27,7 @@ def full(layer, method):
     return Choice(method, method_named(method).limits(shape_of(layer)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     method=st.sampled_from(["svd", "spatial_svd", "tucker2"]),
     kernel_size=st.tuples(st.integers(2, 4), st.integers(2, 4)),
@@ -188,17 +188,9 @@ def test_a_layer_is_factorized_once(tiny):
         factorize_(tiny, PLAN)
 
 
-def test_tied_layers_are_refused():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
-    with pytest.raises(UnsupportedLayerError, match="also those of 1"):
-        factorize_(model, Plan({"0": Choice("svd", (2,))}))
-
-
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.Conv2d(4, 4, 3, groups=2), "groups=2"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "parametrisation"),
         (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
     ],
