@@ -29,7 +29,7 @@ which have no matrix, are left out of the reasons.
 |---|---|---|---|
 """
 NORMALISATION = re.compile("Norm")
-NUMBERS = re.compile(r" ?\(groups=\d+\)")
+NUMBER = re.compile(r"\d+ (?=groups)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ def _without_values() -> Iterator[None]:
 def _brief(kind: str, reason: str) -> str:
     """The first method's reason, without the numbers that tell one layer from the next."""
     first = reason.partition("; ")[0].removeprefix("svd: ")
-    return f"{kind}: {NUMBERS.sub('', first).removeprefix(f'{kind}: ')}"
+    for prefix in (f"{kind}: ", f"{kind} came, "):
+        first = first.removeprefix(prefix)
+    return f"{kind}: {NUMBER.sub('', first)}"
 
 
 if __name__ == "__main__":
