@@ -2,7 +2,8 @@
 
 import copy
 import io
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -44,8 +45,13 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
         torch._dynamo.reset()  # torch 2.13: an earlier static export fixes the batch size
-        # What it prints and logs, source code for one, belongs in nobody's output.
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), evaluating(original):
+        # What it prints, logs and warns of, source code for one, belongs in nobody's output.
+        with ExitStack() as stack:
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
+            stack.enter_context(warnings.catch_warnings())
+            stack.enter_context(evaluating(original))
+            warnings.simplefilter("ignore")
             program = torch.export.export(original, (zeros,), dynamic_shapes=({0: batch},))
             _strip_(program.graph_module)
             with path.open("wb") as file:  # a path would give its name to the files inside
