@@ -148,7 +148,9 @@ def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
     """Reasons that the layer alone gives; the first is the one to tell."""
     if isinstance(layer, FactorizedLayer):
         yield "it is factorised already"
-    if not isinstance(layer, PLAIN):
+    if isinstance(layer, nn.Embedding):
+        yield f"{_kind(layer)}: it looks rows up and multiplies nothing, so nothing is faster"
+    elif not isinstance(layer, PLAIN):
         yield f"{_kind(layer)} came, a plain {NAMES} was wanted"
     elif not is_plain(layer):
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"

@@ -84,7 +84,7 @@ FACTORIZED = build_layer(
     ("layer", "reason"),
     [
         (nn.LSTM(4, 4), "LSTM came"),
-        (nn.Embedding(4, 4), "Embedding came"),
+        (nn.Embedding(4, 4), "Embedding: it looks rows up"),
         (MyConv(4, 4, 3), "MyConv, a subclass of Conv2d"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "computed by a parametrisation"),
         (parametrizations.orthogonal(nn.Conv2d(4, 4, 1)), "computed by a parametrisation"),
