@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.errors import CompressError
+from compress.kernels import kernel_size
 from compress.layers import is_plain, shape_of
 from compress.methods.groups import groups_of
-from compress.methods.method import weight_size
-from compress.shape import ConvShape, Size
+from compress.shape import ConvShape, Size, TransposedShape
 
 # Patches gathered at a time. Their products are summed in their own dtype, so few rows keep
 # float32 exact to about 1e-6; across chunks the sums are float64.
@@ -124,6 +125,8 @@ def moments(
 def windows(shape: ConvShape, x: Tensor) -> Tensor:
     """The patches that a convolution sees, as a view of its padded input.
 
+    A transposed one sees its input spread out, with zeros between, and steps by one.
+
     Args:
         shape: any convolution; its groups are not told apart.
         x: (N, I, *size), or (I, *size) for N = 1.
@@ -131,20 +134,33 @@ def windows(shape: ConvShape, x: Tensor) -> Tensor:
     Returns:
         (N, *output size, I, *kernel), sharing its memory: to be read, not written.
     """
-    padded = _pad(shape, x if x.dim() == shape.axes + 2 else x[None])
+    x = x if x.dim() == shape.axes + 2 else x[None]
+    if isinstance(shape, TransposedShape):
+        padded, steps = _spread(shape, x), (1,) * shape.axes
+    else:
+        padded, steps = _pad(shape, x), shape.stride
     images, channels, *size = padded.shape
     stride_n, stride_c, *strides = padded.stride()
     reach = [d * (k - 1) + 1 for d, k in zip(shape.dilation, shape.kernel_size, strict=True)]
-    positions = [(n - r) // s + 1 for n, r, s in zip(size, reach, shape.stride, strict=True)]
+    positions = [(n - r) // s + 1 for n, r, s in zip(size, reach, steps, strict=True)]
     return padded.as_strided(
         (images, *positions, channels, *shape.kernel_size),
         (
             stride_n,
-            *(step * s for step, s in zip(strides, shape.stride, strict=True)),
+            *(stride * s for stride, s in zip(strides, steps, strict=True)),
             stride_c,
-            *(step * d for step, d in zip(strides, shape.dilation, strict=True)),
+            *(stride * d for stride, d in zip(strides, shape.dilation, strict=True)),
         ),
     )
+
+
+def _spread(shape: TransposedShape, x: Tensor) -> Tensor:
+    """What a transposed convolution convolves."""
+    size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], shape.stride, strict=True)]
+    spread = x.new_zeros(*x.shape[:2], *size)
+    places: list[EllipsisType | slice] = [..., *(slice(None, None, s) for s in shape.stride)]
+    spread[tuple(places)] = x
+    return F.pad(spread, [width for pair in reversed(shape.margins) for width in pair])
 
 
 def _pad(shape: ConvShape, x: Tensor) -> Tensor:
@@ -167,7 +183,7 @@ class _Sums:
         self.layer = layer
         self._shape = shape_of(layer)
         device = next(layer.parameters()).device
-        self._size = groups, size = groups_of(self._shape), math.prod(weight_size(self._shape)[1:])
+        self._size = groups, size = groups_of(self._shape), math.prod(kernel_size(self._shape)[1:])
         self._second = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
         self._total = torch.zeros(groups, size, dtype=torch.float64, device=device)
         self._count = 0

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from compress.kernels import kernel_of
 from compress.methods.groups import groups_of
 from compress.shape import ConvShape, LayerShape, Stage
 
@@ -12,7 +13,7 @@ from compress.shape import ConvShape, LayerShape, Stage
 def dense_weight(
     shape: LayerShape, stages: Sequence[Stage], factors: Mapping[str, Tensor]
 ) -> Tensor:
-    """The weight (O, I / G, *kernel) or (O, I) of what the stages stand in for, in float64.
+    """The kernel (O, I / G, *kernel) or (O, I) of what the stages stand in for, in float64.
 
     Args:
         shape: of the dense layer.
@@ -22,10 +23,14 @@ def dense_weight(
         factors: stage name -> weight of that stage.
     """
     first, *rest = stages
-    weight = factors[first.name].detach().double()
+    weight = _kernel(first, factors)
     for stage in rest:
-        weight = _after(weight, stage.shape, factors[stage.name].detach().double())
+        weight = _after(weight, stage.shape, _kernel(stage, factors))
     return weight if isinstance(shape, ConvShape) else weight.flatten(1)
+
+
+def _kernel(stage: Stage, factors: Mapping[str, Tensor]) -> Tensor:
+    return kernel_of(stage.shape, factors[stage.name].detach().double())
 
 
 def _after(weight: Tensor, shape: LayerShape, kernel: Tensor) -> Tensor:
@@ -53,7 +58,7 @@ def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None)
     only the layer puts out nothing.
 
     Args:
-        weight: W (O, I / G, *kernel) or (O, I).
+        weight: W, a kernel (O, I / G, *kernel) or (O, I).
         approximation: of the same shape.
         metric: S (D, D), the second moment of the flattened inputs, or (G, D / G, D / G) of each
             group's; None for the identity.

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, cast
 
 from torch import nn
@@ -12,11 +12,12 @@ from compress.errors import PlanError, UnsupportedLayerError
 from compress.load import FactorizedLayer
 from compress.methods.groups import groups_of
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape, LayerShape, LinearShape, Padding
+from compress.shape import ConvShape, LayerShape, LinearShape, Padding, TransposedShape
 
-CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 PLAIN: Final = (*CONVOLUTIONS, nn.Linear)  # what has a shape; a subclass may compute otherwise
-NAMES: Final = "Conv1d, Conv2d, Conv3d or Linear"
+NAMES: Final = "convolution or Linear"
 TOGETHER: Final = "a plan must name all of them, with the same choice"
 
 
@@ -51,7 +52,7 @@ def shape_of(layer: nn.Module) -> LayerShape:
     """
     plain = is_plain(layer)
     if plain and isinstance(layer, CONVOLUTIONS):
-        return ConvShape(
+        shape = ConvShape(
             in_channels=layer.in_channels,
             out_channels=layer.out_channels,
             kernel_size=layer.kernel_size,
@@ -62,6 +63,9 @@ def shape_of(layer: nn.Module) -> LayerShape:
             padding_mode=layer.padding_mode,
             bias=layer.bias is not None,
         )
+        if isinstance(layer, TRANSPOSED):
+            return TransposedShape(**asdict(shape), output_padding=layer.output_padding)
+        return shape
     if plain and isinstance(layer, nn.Linear):
         return LinearShape(
             in_features=layer.in_features,
@@ -144,7 +148,9 @@ def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
     """Reasons that the layer alone gives; the first is the one to tell."""
     if isinstance(layer, FactorizedLayer):
         yield "it is factorised already"
-    if not isinstance(layer, PLAIN):
+    if isinstance(layer, nn.Embedding):
+        yield f"{_kind(layer)}: it looks rows up and multiplies nothing, so nothing is faster"
+    elif not isinstance(layer, PLAIN):
         yield f"{_kind(layer)} came, a plain {NAMES} was wanted"
     elif not is_plain(layer):
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"

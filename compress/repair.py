@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.calibration import evaluating, watching, windows
 from compress.errors import PlanError
+from compress.kernels import kernel_of, kernel_size, weight_of
 from compress.layers import layer_named, shape_of
 from compress.methods.groups import groups_of
 from compress.plan import Plan
@@ -131,7 +132,9 @@ def _refit_(model: nn.Module, stage: nn.Module, name: str, reference: Reference)
     shape, weight = shape_of(stage), stage.get_parameter("weight")
     groups = groups_of(shape)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    current = weight.to(exact).reshape(groups, len(weight) // groups, -1)  # (G, O / G, D / G)
+    outputs, *rest = kernel_size(shape)
+    current = kernel_of(shape, weight).to(exact)
+    current = current.reshape(groups, outputs // groups, -1)  # (G, O / G, D / G)
     if shape.bias:
         bias = stage.get_parameter("bias").to(exact)
         current = torch.cat([current, bias.view(*current.shape[:2], 1)], 2)
@@ -170,7 +173,7 @@ def _refit_(model: nn.Module, stage: nn.Module, name: str, reference: Reference)
     if shape.bias:
         stage.get_parameter("bias").add_(change[..., -1].flatten())
         change = change[..., :-1]
-    weight.add_(change.reshape(weight.shape))
+    weight.add_(weight_of(shape, change.reshape(outputs, *rest)))
     return True
 
 

@@ -38,13 +38,7 @@ class ConvShape:
 
     def __post_init__(self) -> None:
         for field, usual in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            size = getattr(self, field) or (usual,) * self.axes
-            object.__setattr__(self, field, size)
-            if not isinstance(size, str) and len(size) != self.axes:
-                raise ValueError(
-                    f"{field} {size} came; {self.axes} sizes were wanted, "
-                    f"as in the kernel {self.kernel_size}"
-                )
+            _complete(self, field, usual)
 
     @property
     def axes(self) -> int:
@@ -77,6 +71,59 @@ class ConvShape:
         """Multiply-adds of one input of `size`, biases left out."""
         products = (self.in_channels // self.groups) * math.prod(self.kernel_size)
         return math.prod(self.output_size(size)) * self.out_channels * products
+
+
+def _complete(shape: ConvShape, field: str, usual: int) -> None:
+    """Set a size that was left out, and check one that was not."""
+    size = getattr(shape, field) or (usual,) * shape.axes
+    object.__setattr__(shape, field, size)
+    if not isinstance(size, str) and len(size) != shape.axes:
+        raise ValueError(
+            f"{field} {size} came; {shape.axes} sizes were wanted, as in the kernel "
+            f"{shape.kernel_size}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransposedShape(ConvShape):
+    """Everything that `nn.ConvTranspose1d`, `2d` or `3d` takes; the weight is (I, O / G, *kernel).
+
+    It is the convolution, with stride 1, of the input with `stride - 1` zeros between its values.
+    """
+
+    output_padding: Size = ()
+
+    def __post_init__(self) -> None:
+        ConvShape.__post_init__(self)
+        _complete(self, "output_padding", 0)
+
+    @property
+    def type(self) -> str:
+        return f"ConvTranspose{self.axes}d"
+
+    @property
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """Zeros before and after the spread input along each axis; below 0 it is cut."""
+        assert not isinstance(self.padding, str)  # torch takes numbers alone
+        return tuple(
+            (d * (k - 1) - p, d * (k - 1) - p + more)
+            for d, k, p, more in zip(
+                self.dilation, self.kernel_size, self.padding, self.output_padding, strict=True
+            )
+        )
+
+    def output_size(self, size: Size) -> Size:
+        return tuple(
+            (n - 1) * s + before + after - d * (k - 1) + 1
+            for n, s, (before, after), d, k in zip(
+                size, self.stride, self.margins, self.dilation, self.kernel_size, strict=True
+            )
+        )
+
+    def macs(self, size: Size) -> int:
+        """Multiply-adds of one input of `size`: every value meets the whole kernel."""
+        products = (self.out_channels // self.groups) * math.prod(self.kernel_size)
+        return math.prod(size) * self.in_channels * products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

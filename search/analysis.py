@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
+from compress.kernels import kernel_of
 from compress.load import build_layer
 from compress.methods.groups import groups_of
 from compress.methods.registry import method_named
@@ -90,8 +91,12 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
         if len(rows) == 1:
             kept_dense[name] = "none of its faster forms could be computed"
             continue
-        weight = subject.dense.get_submodule(name).get_parameter("weight")
-        vbmf = _nearest_vbmf(weight, rows) if groups_of(subject.shape(name)) == 1 else None
+        shape, weight = (
+            subject.shape(name),
+            subject.dense.get_submodule(name).get_parameter("weight"),
+        )
+        kernel = kernel_of(shape, weight)
+        vbmf = _nearest_vbmf(kernel, rows) if groups_of(shape) == 1 else None
         layers.append(LayerRow(name=name, choices=tuple(rows), vbmf=vbmf))
     report(1.0, f"{len(layers)} layers have faster forms, {len(kept_dense)} are kept dense")
     return ChoiceTable(
@@ -214,7 +219,7 @@ def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
     weight = subject.dense.get_submodule(name).get_parameter("weight")
     try:
         approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
-        loss = relative_error(weight, approximation, subject.metric(name))
+        loss = relative_error(kernel_of(shape, weight), approximation, subject.metric(name))
     except CompressError:
         return []
     if not math.isfinite(loss):

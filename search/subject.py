@@ -13,10 +13,11 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from compress.calibration import LayerMoments, moments, trace
 from compress.errors import CompressError
+from compress.kernels import kernel_size
 from compress.layers import inspect
 from compress.load import replace_
 from compress.methods.groups import groups_of
-from compress.methods.method import Decomposition, weight_size
+from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
 from compress.reference import Reference
@@ -289,4 +290,4 @@ def find_device(name: str) -> torch.device:
 
 def _dimension(shape: LayerShape) -> int:
     """D of a layer's input patches, of one group where there are groups."""
-    return math.prod(weight_size(shape)[1:])
+    return math.prod(kernel_size(shape)[1:])

@@ -1,9 +1,11 @@
 """Hypothesis strategies of our own domain: kernels, samples of their inputs, shapes of layers."""
 
+from dataclasses import asdict
+
 import torch
 from hypothesis import strategies as st
 
-from compress.shape import ConvShape
+from compress.shape import ConvShape, TransposedShape
 
 SEEDS = st.integers(0, 2**16)
 
@@ -57,6 +59,29 @@ def conv_shapes(draw, most_channels=6, axes=2, most_groups=1):
         padding_mode=draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
         bias=draw(st.booleans()),
     )
+
+
+@st.composite
+def transposed_shapes(draw, most_channels=6, axes=2, most_groups=1):
+    """Transposed convolutions in every geometry that torch accepts and that puts out something."""
+    base = draw(conv_shapes(most_channels, axes, most_groups))
+    reach = [d * (k - 1) for d, k in zip(base.dilation, base.kernel_size, strict=True)]
+    more = [max(s, d) - 1 for s, d in zip(base.stride, base.dilation, strict=True)]
+    return TransposedShape(
+        **{
+            **asdict(base),
+            "padding": tuple(draw(st.integers(0, min(n, 2))) for n in reach),
+            "padding_mode": "zeros",
+            "output_padding": tuple(draw(st.integers(0, most)) for most in more),
+        }
+    )
+
+
+@st.composite
+def any_conv_shapes(draw, most_channels=6, most_groups=3):
+    """Convolutions and transposed ones over one to three axes."""
+    kind = draw(st.sampled_from([conv_shapes, transposed_shapes]))
+    return draw(kind(most_channels, draw(st.integers(1, 3)), most_groups))
 
 
 def normal(seed, *size):

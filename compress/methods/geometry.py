@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compress.errors import UnsupportedLayerError
-from compress.shape import ConvShape, LayerShape, Size
+from compress.shape import ConvShape, LayerShape, Size, TransposedShape
 
 
 def kernel_obstacle(shape: LayerShape) -> str | None:
@@ -52,13 +52,16 @@ def along(shape: ConvShape, *axes: int) -> ConvShape:
         padding = ()
     elif padding != "same":
         padding = _only(padding, axes, 0)
-    return replace(
+    shape = replace(
         shape,
         kernel_size=_only(shape.kernel_size, axes, 1),
         stride=_only(shape.stride, axes, 1),
         padding=padding,
         dilation=_only(shape.dilation, axes, 1),
     )
+    if isinstance(shape, TransposedShape):
+        return replace(shape, output_padding=_only(shape.output_padding, axes, 0))
+    return shape
 
 
 def _only(size: Size, axes: tuple[int, ...], other: int) -> Size:

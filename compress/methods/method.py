@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compress.decompose.linalg import check_ranks
 from compress.errors import CompressError, UnsupportedLayerError, WeightsError
+from compress.kernels import kernel_of, kernel_size, weight_of, weight_size
 from compress.methods.grid import cheaper_ranks, thinned
 from compress.methods.groups import group_shape, groups_of, side_by_side
 from compress.shape import ConvShape, LayerShape, Stage
@@ -113,7 +114,8 @@ class Method:
 
         Args:
             shape: of the layer.
-            weight: (O, I / G, *kernel) or (O, I).
+            weight: as torch stores it: (O, I / G, *kernel), (I, O / G, *kernel) of a transposed
+                convolution, or (O, I).
             metric: second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw, or
                 (G, D / G, D / G) of each group's; None decomposes in the plain norm.
 
@@ -131,7 +133,9 @@ class Method:
         groups = groups_of(shape)
         algorithms = [
             self.algorithm(kernel, moment)
-            for kernel, moment in zip(weight.chunk(groups), _each(metric, groups), strict=True)
+            for kernel, moment in zip(
+                kernel_of(shape, weight).chunk(groups), _each(metric, groups), strict=True
+            )
         ]
         return _StagedFactors(self, shape, weight.dtype, algorithms)
 
@@ -154,16 +158,16 @@ class _StagedFactors:
         stages = self.method.stages(self.shape, ranks)
         groups = [algorithm.factors(ranks) for algorithm in self.algorithms]
         return {
-            stage.name: _joined(factors, weight_size(stage.shape)).to(self.dtype, copy=True)
+            stage.name: _joined(stage.shape, factors).to(self.dtype, copy=True)
             for stage, *factors in zip(stages, *groups, strict=True)
         }
 
 
-def _joined(factors: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+def _joined(shape: LayerShape, factors: Sequence[Tensor]) -> Tensor:
     """The weight of a stage from its factor in each group."""
-    outputs = size[0] // len(factors)
-    parts = [factor.reshape(outputs, *size[1:]) for factor in factors]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    outputs, *rest = kernel_size(shape)
+    parts = [factor.reshape(outputs // len(factors), *rest) for factor in factors]
+    return weight_of(shape, parts[0] if len(parts) == 1 else torch.cat(parts))
 
 
 def _each(metric: Tensor | None, groups: int) -> Sequence[Tensor | None]:
@@ -188,11 +192,4 @@ def channels(shape: LayerShape) -> tuple[int, int]:
     """(O, I)."""
     if isinstance(shape, ConvShape):
         return shape.out_channels, shape.in_channels
-    return shape.out_features, shape.in_features
-
-
-def weight_size(shape: LayerShape) -> tuple[int, ...]:
-    """The shape of the layer's weight: (O, I / G, *kernel) or (O, I)."""
-    if isinstance(shape, ConvShape):
-        return shape.out_channels, shape.in_channels // shape.groups, *shape.kernel_size
     return shape.out_features, shape.in_features

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from compress.decompose.svd import ChannelSvd
+from compress.kernels import kernel_size
 from compress.methods.geometry import pointwise
 from compress.methods.grid import multiples
-from compress.methods.method import Method, Ranks, weight_size
+from compress.methods.method import Method, Ranks
 from compress.shape import LayerShape, LinearShape, Stage
 
 
@@ -20,7 +21,7 @@ def _obstacle(_shape: LayerShape) -> None:
 
 
 def _bounds(shape: LayerShape) -> Ranks:
-    outputs, *inputs = weight_size(shape)
+    outputs, *inputs = kernel_size(shape)
     return (min(outputs, math.prod(inputs)),)
 
 

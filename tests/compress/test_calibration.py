@@ -3,20 +3,17 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from compress.calibration import Trace, evaluating, moments, trace, windows
 from compress.errors import CompressError, UnsupportedLayerError
+from compress.kernels import kernel_of, weight_of
 from compress.layers import shape_of
-from tests.strategies import SEEDS, conv_shapes
+from tests.strategies import SEEDS, any_conv_shapes
 
 # torch tells about its own copy of the input, once a process.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
-
-SHAPES = st.integers(1, 3).flatmap(lambda axes: conv_shapes(axes=axes))
-GROUPED = st.integers(1, 3).flatmap(lambda axes: conv_shapes(axes=axes, most_groups=3))
 
 
 def layer_and_inputs(shape, images):
@@ -29,14 +26,16 @@ def patches(conv, x):
     """Every patch as a row: the outputs of a convolution whose kernels pick one entry each."""
     shape = replace(shape_of(conv), groups=1, bias=False)
     size = shape.in_channels * conv.weight[0, 0].numel()
-    picker = type(conv)(**asdict(replace(shape, out_channels=size)), dtype=x.dtype)
-    picker.weight.data = torch.eye(size, dtype=x.dtype).view_as(picker.weight)
+    shape = replace(shape, out_channels=size)
+    picker = type(conv)(**asdict(shape), dtype=x.dtype)
+    picks = torch.eye(size, dtype=x.dtype).view(size, shape.in_channels, *shape.kernel_size)
+    picker.weight.data = weight_of(shape, picks)
     with torch.no_grad():
         return picker(x).movedim(1, -1).reshape(-1, size)
 
 
 @settings(max_examples=60, deadline=None)
-@given(shape=GROUPED, seed=SEEDS)
+@given(shape=any_conv_shapes(), seed=SEEDS)
 def test_moments_are_the_averages_over_all_patches(shape, seed):
     torch.manual_seed(seed)
     conv, x = layer_and_inputs(shape, 5)
@@ -54,10 +53,11 @@ def test_moments_are_the_averages_over_all_patches(shape, seed):
 
 
 @settings(deadline=None)
-@given(shape=SHAPES)
+@given(shape=any_conv_shapes(most_groups=1))
 def test_windows_times_the_weight_are_the_convolution(shape):
     conv, x = layer_and_inputs(shape, 2)
-    outputs = windows(shape, x).flatten(1 + shape.axes) @ conv.weight.flatten(1).T
+    kernel = kernel_of(shape, conv.weight)
+    outputs = windows(shape, x).flatten(1 + shape.axes) @ kernel.flatten(1).T
     outputs = outputs if conv.bias is None else outputs + conv.bias
     torch.testing.assert_close(outputs.movedim(-1, 1), conv(x))
 

@@ -24,6 +24,14 @@ KINDS = {
     "1d grouped": ("Conv1d", {"kernel_size": 5, "stride": 2, "groups": 2}, (21,)),
     "2d grouped": ("Conv2d", {"kernel_size": 3, "padding": 1, "groups": 4}, (7, 6)),
     "3d": ("Conv3d", {"kernel_size": 3, "padding": (1, 0, 1)}, (4, 5, 6)),
+    "1d transposed": ("ConvTranspose1d", {"kernel_size": 5, "stride": 2}, (9,)),
+    "2d transposed": (
+        "ConvTranspose2d",
+        {"kernel_size": (3, 4), "stride": (1, 2), "padding": (2, 1), "output_padding": (0, 1)},
+        (6, 5),
+    ),
+    "2d transposed grouped": ("ConvTranspose2d", {"kernel_size": 3, "groups": 4}, (5, 5)),
+    "3d transposed": ("ConvTranspose3d", {"kernel_size": 3, "dilation": (1, 2, 1)}, (2, 3, 3)),
     "3d grouped": ("Conv3d", {"kernel_size": (1, 3, 3), "groups": 2, "bias": False}, (2, 5, 5)),
 }
 FULL = [

@@ -1,19 +1,24 @@
-"""Convolutions over one axis in space, and over three."""
+"""Convolutions over one axis in space and over three, and transposed ones."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
+from compress.equivalent import dense_weight
+from compress.kernels import weight_of
 from compress.methods.groups import group_shape
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape
-from tests.compress.test_methods import EXACT, dense_layer, full_rank_layer, inputs
-from tests.strategies import conv_shapes
+from compress.shape import ConvShape, stage_macs, stage_parameters
+from tests.compress.test_methods import EXACT, built, dense_layer, full_rank_layer, inputs
+from tests.strategies import conv_shapes, transposed_shapes
 
 EVERY = pytest.mark.parametrize("name", METHODS)
+# Most small kernels have nothing that spatial SVD or CP-4 could split.
+MANY = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 
 CONV1D = ConvShape(in_channels=64, out_channels=64, kernel_size=(5,))
 CONV3D = ConvShape(in_channels=64, out_channels=64, kernel_size=(3, 3, 3))
@@ -21,13 +26,50 @@ CONV3D = ConvShape(in_channels=64, out_channels=64, kernel_size=(3, 3, 3))
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @EVERY
-@settings(deadline=None, max_examples=15)
+@MANY
 @given(shape=st.sampled_from([1, 3]).flatmap(lambda n: conv_shapes(4, axes=n, most_groups=2)))
 def test_full_rank_computes_the_same_function(name, shape):
     assume(METHODS[name].obstacle(group_shape(shape)) is None)
     torch.manual_seed(0)
     layer, x = dense_layer(shape), inputs(shape)
     torch.testing.assert_close(full_rank_layer(name, shape, layer)(x), layer(x), **EXACT)
+
+
+@EVERY
+@MANY
+@given(
+    shape=st.integers(1, 3).flatmap(lambda n: transposed_shapes(4, axes=n, most_groups=2)),
+    data=st.data(),
+)
+def test_transposed_ones_are_exact_at_full_rank_and_counted_at_any(name, shape, data):
+    method = METHODS[name]
+    assume(method.obstacle(group_shape(shape)) is None)
+    torch.manual_seed(0)
+    layer, x = dense_layer(shape), inputs(shape)
+    torch.testing.assert_close(full_rank_layer(name, shape, layer)(x), layer(x), **EXACT)
+    stages = method.stages(shape, tuple(data.draw(st.integers(1, n)) for n in method.limits(shape)))
+    found = built(stages)
+    assert stage_parameters(stages) == sum(p.numel() for p in found.parameters())
+    with FlopCounterMode(display=False) as counter:
+        found(x[:1].to("meta"))
+    assert stage_macs(stages, tuple(x.shape[2:])) == counter.get_total_flops() // 2
+
+
+@EVERY
+@MANY
+@given(
+    shape=st.integers(1, 3).flatmap(lambda n: transposed_shapes(4, axes=n, most_groups=2)),
+    data=st.data(),
+)
+def test_the_kernel_of_transposed_stages_is_that_of_what_they_compute(name, shape, data):
+    method = METHODS[name]
+    assume(method.obstacle(group_shape(shape)) is None)
+    shape = replace(shape, bias=False)
+    ranks = tuple(data.draw(st.integers(1, limit)) for limit in method.limits(shape))
+    stages, layer, x = method.stages(shape, ranks), dense_layer(shape).double(), inputs(shape)
+    factors = method.decompose(shape, layer.weight, None).factors(ranks)
+    layer.weight.data = weight_of(shape, dense_weight(shape, stages, factors))
+    torch.testing.assert_close(layer(x.double()), built(stages, factors)(x.double()))
 
 
 @EVERY

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +17,8 @@ from tests.compress.test_methods import EXACT, SIZE, built, dense_layer, full_ra
 from tests.strategies import SEEDS, conv_shapes, normal, second_moment
 
 EVERY = pytest.mark.parametrize("name", METHODS)
+# Most small kernels have nothing that spatial SVD or CP-4 could split.
+MANY = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 
 GROUPED = ConvShape(
     in_channels=8, out_channels=12, kernel_size=(3, 2), padding=(1, 0), stride=(1, 2), groups=4
@@ -26,7 +28,7 @@ WIDE = ConvShape(in_channels=256, out_channels=256, kernel_size=(3, 3), groups=4
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @EVERY
-@settings(deadline=None, max_examples=15)
+@MANY
 @given(shape=conv_shapes(most_groups=3))
 def test_full_rank_computes_the_same_function(name, shape):
     assume(METHODS[name].obstacle(group_shape(shape)) is None)
@@ -56,7 +58,7 @@ def test_every_group_is_factorised_as_if_it_were_alone(name):
 
 
 @EVERY
-@settings(deadline=None, max_examples=15)
+@MANY
 @given(shape=conv_shapes(most_groups=3), data=st.data())
 def test_the_dense_weight_computes_what_the_stages_compute(name, shape, data):
     method = METHODS[name]

@@ -192,7 +192,7 @@ def test_a_layer_is_factorized_once(tiny):
     ("layer", "message"),
     [
         (parametrizations.weight_norm(nn.Linear(4, 4)), "parametrisation"),
-        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
+        (nn.LSTM(4, 4), "LSTM"),
     ],
     ids=lambda value: type(value).__name__,
 )

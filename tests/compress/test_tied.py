@@ -127,6 +127,14 @@ def test_a_plan_for_a_part_of_a_shared_weight_is_refused(plan):
     assert model.first.weight is model.second.weight
 
 
+def test_a_layer_that_two_parents_hold_is_replaced_in_both():
+    layer = nn.Linear(6, 6)
+    model = nn.ModuleDict({"a": nn.Sequential(layer), "b": nn.Sequential(nn.ReLU(), layer)})
+    factorize_(model, Plan({"a.0": RANK}))
+    assert is_factorized(model["a"][0])
+    assert model["b"][1] is model["a"][0]
+
+
 def test_the_second_name_of_a_layer_is_not_for_plans():
     with pytest.raises(PlanError, match=r"no layer 'second\.0' of its own"):
         factorize_(OneModule(), Plan({"second.0": RANK}))

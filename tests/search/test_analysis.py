@@ -61,6 +61,36 @@ def test_rows_are_dense_first_then_by_falling_parameters_and_none_beats_another(
             )
 
 
+def test_layers_of_every_kind_are_analysed_and_assembled():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, groups=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 16, 3, stride=2, groups=2),
+        nn.Flatten(2),
+        nn.Conv1d(16, 16, 5, stride=3),
+        nn.Flatten(),
+        nn.Linear(880, 5),
+    )
+    subject = prepared(network)
+    table = analyse(subject, CONFIG, quiet)
+    kinds = {"2": (2, 144, 144), "4": (2, 144, 144), "6": (80, 80)}
+    assert kinds.keys() <= {layer.name for layer in table.layers}
+    for layer in table.layers:
+        assert all(0 < row.loss <= 1 for row in layer.choices[1:])
+        assert layer.dense.macs == subject.shape(layer.name).macs(
+            subject.traces[layer.name].input_size
+        )
+    subject.collect(list(kinds))
+    assert {name: subject.metric(name).shape for name in kinds} == kinds
+    point = tuple(len(layer.choices) - 1 for layer in table.layers)
+    assembled = subject.assemble(table.plan(point))
+    parameters = sum(weight.numel() for weight in assembled.parameters())
+    assert parameters == table.parameters(point)
+
+
 def test_a_form_that_is_no_faster_than_one_that_can_do_more_is_not_decomposed(subject, monkeypatch):
     """Every form of a layer takes the same time: one of each method at most can be of use."""
     asked = []
