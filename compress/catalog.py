@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-METHODS: Final = ("svd", "spatial_svd", "tucker2", "cp3", "cp4")
+METHODS: Final = ("svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term")
 
 
 class Row(NamedTuple):

@@ -22,12 +22,16 @@ def dense_weight(
     first, *rest = stages
     weight = _kernel(factors[first.name])
     for stage in rest:
-        depthwise = isinstance(stage.shape, ConvShape) and stage.shape.groups > 1
-        equation = "chw,cikl->cihkwl" if depthwise else "ochw,cikl->oihkwl"
-        kernel = _kernel(factors[stage.name])
-        product = torch.einsum(equation, kernel.squeeze(1) if depthwise else kernel, weight)
-        weight = product.flatten(4).flatten(2, 3)
+        groups = stage.shape.groups if isinstance(stage.shape, ConvShape) else 1
+        kernel = _grouped(_kernel(factors[stage.name]), groups)
+        product = torch.einsum("gochw,gcikl->goihkwl", kernel, _grouped(weight, groups))
+        weight = product.flatten(0, 1).flatten(4).flatten(2, 3)
     return weight if isinstance(shape, ConvShape) else weight.flatten(1)
+
+
+def _grouped(weight: Tensor, groups: int) -> Tensor:
+    """(channels, ...) as (groups, channels of each, ...)."""
+    return weight.reshape(groups, -1, *weight.shape[1:])
 
 
 def _kernel(weight: Tensor) -> Tensor:
