@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from compress.catalog import METHODS
+from compress.catalog import DEFAULT_METHODS, METHODS
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
@@ -139,7 +139,7 @@ class SearchConfig:
 
     budget: Budget
     objective: Objective = field(default_factory=Objective)
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = DEFAULT_METHODS
     exclude: tuple[str, ...] = ()
     search: StrategyConfig = field(default_factory=EstimationConfig)
     limits: Limits = field(default_factory=Limits)

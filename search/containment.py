@@ -12,41 +12,35 @@ def contains(larger: Choice, smaller: Choice) -> bool:
     outputs (svd, Tucker-2, train), to inputs (Tucker-2, train), and of (inputs, rows) by
     (outputs, columns) (spatial SVD, train).
     """
-    outputs, inputs, places = _bounds(smaller)
-    match larger.method, larger.ranks:
-        case "svd", (rank,):
-            return outputs <= rank
-        case "tucker2", (rank_out, rank_in):
-            return outputs <= rank_out and inputs <= rank_in
-        case "spatial_svd", (rank,):
-            return places <= rank
-        case "tensor_train", (rank_in, rank, rank_out):
-            return inputs <= rank_in and places <= rank and outputs <= rank_out
-        case "cp3", (rank,):
-            return smaller.method in ("cp3", "cp4") and smaller.ranks[0] <= rank
-        case "cp4", (rank,):
-            return smaller.method == "cp4" and smaller.ranks[0] <= rank
-        case "block_term", (rank_out, rank_in, terms):
-            return _blocks_needed(smaller, rank_out, rank_in) <= terms
-    return False
+    if larger.method in ("cp3", "cp4"):
+        same = smaller.method in (larger.method, "cp4")
+        return same and smaller.ranks[0] <= larger.ranks[0]
+    if larger.method == "block_term":
+        rank_out, rank_in, terms = larger.ranks
+        return _blocks_needed(smaller, rank_out, rank_in) <= terms
+    pairs = zip(_bounds(smaller), _bounds(larger), strict=True)
+    return all(rank <= limit for rank, limit in pairs)
 
 
 def _bounds(choice: Choice) -> tuple[float, float, float]:
     """What a choice bounds: the ranks to outputs, to inputs, and between the places."""
+    outputs = inputs = places = math.inf
     match choice.method, choice.ranks:
-        case "svd", (rank,):
-            return rank, math.inf, math.inf
-        case "tucker2", (rank_out, rank_in):
-            return rank_out, rank_in, math.inf
-        case "spatial_svd", (rank,):
-            return math.inf, math.inf, rank
-        case "tensor_train", (rank_in, rank, rank_out):
-            return rank_out, rank_in, rank
+        case "svd", (outputs,):
+            pass
+        case "spatial_svd", (places,):
+            pass
+        case "tucker2", (outputs, inputs):
+            pass
+        case "tensor_train", (inputs, places, outputs):
+            pass
+        case "cp3", (rank,):  # one factor over all places
+            outputs = inputs = rank
         case "cp4", (rank,):
-            return rank, rank, rank
+            outputs = inputs = places = rank
         case "block_term", (rank_out, rank_in, terms):
-            return terms * rank_out, terms * rank_in, math.inf
-    return choice.ranks[0], choice.ranks[0], math.inf  # cp3: one factor over all places
+            outputs, inputs = terms * rank_out, terms * rank_in
+    return outputs, inputs, places
 
 
 def _blocks_needed(choice: Choice, rank_out: int, rank_in: int) -> float:

@@ -60,8 +60,8 @@ class TensorTrain:
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(R_in, I), vertical (R, R_in, kh), horizontal (R_out, R, kw) and (O, R_out).
 
-        In the norm of the metric never worse than the plain decomposition. Where a rank is more
-        than its neighbours can use, what is over is zero.
+        In the norm of the metric never worse than the plain decomposition. A middle rank above
+        kh * R_in is filled up with zeros.
 
         Args:
             ranks: (R_in, R, R_out).
@@ -69,16 +69,16 @@ class TensorTrain:
         Raises:
             RankError: a rank lies outside 1 to that of its unfolding of the kernel.
         """
-        outputs, inputs, height, width = self._kernel.shape
-        check_ranks(ranks, train_limits(outputs, inputs, height, width))
-        used = _usable(ranks, height, width)
+        check_ranks(ranks, train_limits(*self._kernel.shape))
+        rank_in, rank, rank_out = ranks
+        used = (rank_in, min(rank, rank_in * self._kernel.shape[2]), rank_out)
         train = self._plain.cut(used) if self._loss.metric is None else self._fitted(used)
-        q, r, p = (rank - kept for rank, kept in zip(ranks, used, strict=True))
+        open_terms = rank - used[1]
         return (
-            F.pad(train.first.T, (0, 0, 0, q)),
-            F.pad(train.vertical.permute(2, 0, 1), (0, 0, 0, q, 0, r)),
-            F.pad(train.horizontal, (0, 0, 0, r, 0, p)),
-            F.pad(train.last, (0, p)),
+            train.first.T,
+            F.pad(train.vertical.permute(2, 0, 1), (0, 0, 0, 0, 0, open_terms)),
+            F.pad(train.horizontal, (0, 0, 0, open_terms)),
+            train.last,
         )
 
     @cached_property
@@ -98,7 +98,7 @@ class TensorTrain:
         (inputs, _), (rows, _), (columns, _) = self._whitening
         return _Cuts(torch.einsum("oihw,ij,hk,wl->ojkl", self._kernel, inputs, rows, columns))
 
-    def _whitened(self, ranks: tuple[int, ...]) -> Train:
+    def _whitened(self, ranks: tuple[int, int, int]) -> Train:
         train = self._white.cut(ranks)
         (_, inputs), (_, rows), (_, columns) = self._whitening
         return Train(
@@ -108,7 +108,7 @@ class TensorTrain:
             train.last,
         )
 
-    def _fitted(self, ranks: tuple[int, ...]) -> Train:
+    def _fitted(self, ranks: tuple[int, int, int]) -> Train:
         starts = (self._plain.cut(ranks), self._whitened(ranks))
         train, _ = min((self._fit_rest(start, 0) for start in starts), key=lambda fit: fit[1])
         for _ in range(SWEEPS):
@@ -147,17 +147,19 @@ class _Cuts:
         self._first, self._last = first, last
         self._core = torch.einsum("oihw,iq,op->qhwp", kernel, first, last)
 
-    def cut(self, ranks: tuple[int, ...]) -> Train:
-        q, r, p = ranks
-        core = self._core[:q, :, :, :p]
+    def cut(self, ranks: tuple[int, int, int]) -> Train:
+        rank_in, rank, rank_out = ranks
+        core = self._core[:rank_in, :, :, :rank_out]
         _, height, width, _ = core.shape
         middle = output_basis(core.flatten(2).flatten(0, 1))
-        horizontal = middle.in_factor[:r].reshape(r, width, p)
+        open_terms = max(0, rank - len(middle.energies))
+        vertical = F.pad(middle.out_factor[:, :rank], (0, open_terms))
+        horizontal = F.pad(middle.in_factor[:rank], (0, 0, 0, open_terms))
         return Train(
-            self._first[:, :q],
-            middle.out_factor[:, :r].reshape(q, height, r),
-            horizontal.permute(2, 0, 1),
-            self._last[:, :p],
+            self._first[:, :rank_in],
+            vertical.reshape(rank_in, height, rank),
+            horizontal.reshape(rank, width, rank_out).permute(2, 0, 1),
+            self._last[:, :rank_out],
         )
 
 
@@ -168,10 +170,3 @@ def train_limits(outputs: int, inputs: int, height: int, width: int) -> tuple[in
         min(inputs * height, width * outputs),
         min(inputs * height * width, outputs),
     )
-
-
-def _usable(ranks: tuple[int, ...], height: int, width: int) -> tuple[int, int, int]:
-    """No rank above what its neighbours can fill."""
-    q, r, p = ranks
-    r = min(r, q * height, p * width)
-    return min(q, r * height), r, min(p, r * width)
