@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from compress.catalog import METHODS
+from compress.catalog import DEFAULT_METHODS, METHODS
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
-Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4"]
+Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term"]
 
 # Metrics of which a share of the samples is right; the others are averages of a real number.
 COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")
@@ -139,7 +139,7 @@ class SearchConfig:
 
     budget: Budget
     objective: Objective = field(default_factory=Objective)
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = DEFAULT_METHODS
     exclude: tuple[str, ...] = ()
     search: StrategyConfig = field(default_factory=EstimationConfig)
     limits: Limits = field(default_factory=Limits)

@@ -96,9 +96,10 @@ def kronecker_factors(metric: Tensor, rows: int, columns: int) -> tuple[Tensor, 
 def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
     """The Cholesky factor of `gram` + shift * I, and the shift: `ridge` of the mean diagonal.
 
-    The shift is multiplied by 10 for as long as round-off leaves the sum indefinite.
+    The shift is multiplied by 10 for as long as round-off leaves the sum indefinite; where
+    `gram` is nothing but round-off, its diagonal may be negative.
     """
-    shift = max(ridge * float(gram.diagonal().mean()), SMALLEST)
+    shift = max(ridge * float(gram.diagonal().abs().mean()), SMALLEST)
     for _ in range(12):
         factor, failed = torch.linalg.cholesky_ex(_shifted(gram, shift))
         if not failed:

@@ -20,6 +20,26 @@ def multiples(step: int, limit: int) -> Iterable[tuple[int]]:
     return ((rank,) for rank in range(step, limit + 1, step))
 
 
+def proportional(step: int, counts: tuple[int, int]) -> list[tuple[int, int]]:
+    """Two free ranks in proportion to the channel counts, each rounded to the step; ascending."""
+    if min(counts) < step:
+        return []
+    wider = max(counts)
+    pairs = (
+        (
+            rounded(counts[0] * rank / wider, step, counts[0]),
+            rounded(counts[1] * rank / wider, step, counts[1]),
+        )
+        for rank in range(step, wider + 1, step)
+    )
+    return list(dict.fromkeys(pairs))
+
+
+def rounded(rank: float, step: int, limit: int) -> int:
+    """The nearest multiple of `step` from one step to `limit`."""
+    return min(max(round(rank / step), 1), limit // step) * step
+
+
 def cheaper_ranks(
     shape: LayerShape,
     lattice: Iterable[tuple[int, ...]],

@@ -9,25 +9,14 @@ from dataclasses import replace
 
 from compress.decompose.tucker import Tucker2
 from compress.methods.geometry import as_conv, kernel_obstacle, pointwise
+from compress.methods.grid import proportional
 from compress.methods.method import Method, Ranks, channels
 from compress.shape import LayerShape, Stage
 
 
 def _lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
-    """(R_out, R_in) in proportion to the channels, each rounded to the step."""
-    wider = max(channels(shape))
-    if min(channels(shape)) < step:
-        return []
-    ranks = (
-        tuple(_rounded(count * rank / wider, step, count) for count in channels(shape))
-        for rank in range(step, wider + 1, step)
-    )
-    return dict.fromkeys(ranks)
-
-
-def _rounded(rank: float, step: int, count: int) -> int:
-    """The nearest multiple of `step` from one step to `count`."""
-    return min(max(round(rank / step), 1), count // step) * step
+    """(R_out, R_in) in proportion to the channels."""
+    return proportional(step, channels(shape))
 
 
 def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:

@@ -1,6 +1,6 @@
 from torchvision import models
 
-from compress.catalog import ARCHITECTURES, EXAMPLES, METHODS
+from compress.catalog import ARCHITECTURES, DEFAULT_METHODS, EXAMPLES, METHODS
 from compress.load import build_sequential
 from compress.methods.registry import METHODS as REGISTRY
 
@@ -18,3 +18,7 @@ def test_every_example_is_built_with_the_names_of_its_rows():
 
 def test_the_methods_are_those_of_the_registry():
     assert tuple(REGISTRY) == METHODS
+
+
+def test_what_is_tried_by_default_is_the_head_of_all_methods():
+    assert METHODS[: len(DEFAULT_METHODS)] == DEFAULT_METHODS

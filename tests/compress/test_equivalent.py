@@ -17,7 +17,15 @@ from tests.strategies import (
 )
 
 CONV = ConvShape(in_channels=5, out_channels=6, kernel_size=(3, 2))
-RANKS = {"svd": (2,), "spatial_svd": (4,), "tucker2": (3, 2), "cp3": (7,), "cp4": (1,)}
+RANKS = {
+    "svd": (2,),
+    "spatial_svd": (4,),
+    "tucker2": (3, 2),
+    "cp3": (7,),
+    "cp4": (1,),
+    "tensor_train": (2, 4, 3),
+    "block_term": (3, 2, 3),
+}
 
 
 def through(stages, factors, x):

@@ -63,6 +63,11 @@ def built(stages, factors=None, bias=None):
     return layer
 
 
+def width_out(stage):
+    shape = stage.shape
+    return shape.out_channels if isinstance(shape, ConvShape) else shape.out_features
+
+
 def inputs(shape):
     if isinstance(shape, LinearShape):
         return torch.randn(3, shape.in_features)
@@ -219,7 +224,7 @@ def test_each_spatial_stage_takes_the_geometry_of_its_own_axis():
         dilation=(2, 1),
         padding_mode="circular",
     )
-    for name, ranks in {"spatial_svd": (2,), "cp4": (2,)}.items():
+    for name, ranks in {"spatial_svd": (2,), "cp4": (2,), "tensor_train": (2, 2, 2)}.items():
         stages = {stage.name: stage.shape for stage in METHODS[name].stages(shape, ranks)}
         for key, kernel, stride, padding, dilation in [
             ("vertical", (3, 1), (2, 1), (1, 0), (2, 1)),
@@ -258,6 +263,9 @@ def test_kernels_of_one_row_or_column_are_left_to_the_method_that_fits_them():
     for shape in (column, row):
         assert "cp3" in METHODS["cp4"].refusal(shape)
         assert METHODS["cp3"].refusal(shape) is None
+        assert "tucker2" in METHODS["tensor_train"].refusal(shape)
+        for name in ("tucker2", "block_term"):
+            assert METHODS[name].refusal(shape) is None
 
 
 @EVERY
@@ -311,8 +319,8 @@ def test_a_grid_is_short_ascending_and_cheaper_than_dense(name, shape):
     assert grid == sorted(set(grid))
     narrow = isinstance(shape, ConvShape) and shape.in_channels < 64
     for ranks in grid:
-        assert all(rank % (4 if narrow else 16) == 0 for rank in ranks)
         stages = method.stages(shape, ranks)
+        assert all(width_out(stage) % (4 if narrow else 16) == 0 for stage in stages[:-1])
         assert stage_parameters(stages) < shape.parameters
         size = (4096, 4096) if isinstance(shape, ConvShape) else (1, 1)  # no rim to speak of
         assert stage_macs(stages, size) < shape.macs(size)
@@ -352,6 +360,43 @@ def test_tucker_ranks_are_out_then_in_and_in_proportion_to_the_channels():
     stages = METHODS["tucker2"].stages(WIDE, (64, 48))
     assert stages[1].shape.out_channels == 64
     assert stages[1].shape.in_channels == 48
+
+
+def test_train_ranks_go_from_inputs_to_outputs():
+    method = METHODS["tensor_train"]
+    assert method.limits(WIDE) == (192, 576, 256)
+    assert (96, 112, 128) in method.grid(WIDE)  # 112 is nearest to the root of 96 * 128
+    first, vertical, horizontal, last = (stage.shape for stage in method.stages(WIDE, (16, 32, 48)))
+    assert (first.out_channels, vertical.in_channels) == (16, 16)
+    assert (vertical.out_channels, horizontal.in_channels) == (32, 32)
+    assert (horizontal.out_channels, last.in_channels) == (48, 48)
+
+
+def test_no_train_of_the_grid_has_ranks_that_its_neighbours_cannot_fill():
+    uneven = replace(WIDE, in_channels=16, out_channels=512)
+    grid = METHODS["tensor_train"].grid(uneven)
+    assert grid
+    assert all(middle <= 3 * rank_in for rank_in, middle, _ in grid)
+
+
+def test_block_terms_are_the_groups_of_the_core():
+    method = METHODS["block_term"]
+    assert method.limits(WIDE) == (256, 192, 192)
+    assert (32, 24, 4) in method.grid(WIDE)
+    first, core, last = (stage.shape for stage in method.stages(WIDE, (32, 24, 4)))
+    assert (first.out_channels, core.in_channels) == (96, 96)
+    assert (core.out_channels, last.in_channels) == (128, 128)
+    assert core.groups == 4
+
+
+def test_one_block_term_is_tucker2():
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
+    for used in (metric, None):
+        block, tucker = (
+            METHODS[name].decompose(CONV, weight, used).factors(ranks)
+            for name, ranks in {"block_term": (4, 3, 1), "tucker2": (4, 3)}.items()
+        )
+        assert all(torch.equal(block[key], tucker[key]) for key in tucker)
 
 
 def test_the_registry_knows_the_methods_of_the_catalog_by_their_names():

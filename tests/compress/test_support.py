@@ -23,6 +23,8 @@ LAYERS = {
         nn.Conv2d(64, 128, (3, 5), dilation=2, padding="same", bias=False),
         nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1),
     ],
+    "Conv2d, 1 x k": [nn.Conv2d(64, 64, (1, 5))],
+    "Conv2d, k x 1": [nn.Conv2d(64, 64, (5, 1))],
     "Conv3d, ConvTranspose3d, k x k x k": [
         nn.Conv3d(64, 64, 3),
         nn.ConvTranspose3d(64, 64, 3, stride=2),
@@ -54,5 +56,5 @@ def test_a_layer_is_open_to_the_methods_of_its_row(name, layer):
     open_to = set() if report.reason else set(METHODS) - set(report.refusals)
     assert open_to == {method for method, answer in ROWS[name].items() if answer == "yes"}
     for method, answer in ROWS[name].items():
-        if named := re.search(r"no: the same as (\w+)", answer):
+        if named := re.search(r"no: (?:the same as|use) (\w+)", answer):
             assert named[1] in report.refusals[method]

@@ -11,6 +11,7 @@ from compress.methods.registry import METHODS
 from compress.plan import Choice
 from compress.shape import ConvShape
 from search.containment import contains
+from tests.strategies import normal
 
 SHAPE = ConvShape(in_channels=6, out_channels=8, kernel_size=(3, 3))
 # Of a kernel's norm: what float64 leaves of an exact decomposition.
@@ -48,7 +49,10 @@ def ranks_of(kernel):
 @settings(max_examples=150, deadline=None)
 @given(larger=any_choice, smaller=any_choice)
 def test_what_is_contained_has_the_ranks_that_the_larger_form_needs(larger, smaller):
-    """A kernel of these ranks has an exact form, since each of them is one truncated SVD."""
+    """A kernel of these ranks has an exact form, since each of them is one truncated SVD.
+
+    For block terms they are only necessary; the next tests build the forms.
+    """
     if not contains(larger, smaller) or larger.method.startswith("cp"):
         return
     outputs, inputs, spatial = ranks_of(held_by(smaller))
@@ -57,6 +61,14 @@ def test_what_is_contained_has_the_ranks_that_the_larger_form_needs(larger, smal
     elif larger.method == "tucker2":
         assert outputs <= larger.ranks[0]
         assert inputs <= larger.ranks[1]
+    elif larger.method == "tensor_train":
+        assert inputs <= larger.ranks[0]
+        assert spatial <= larger.ranks[1]
+        assert outputs <= larger.ranks[2]
+    elif larger.method == "block_term":
+        rank_out, rank_in, terms = larger.ranks
+        assert outputs <= terms * rank_out
+        assert inputs <= terms * rank_in
     else:
         assert spatial <= larger.ranks[0]
 
@@ -74,8 +86,67 @@ def test_what_is_not_contained_at_equal_ranks_has_a_kernel_that_does_not_fit(met
         # a sum of two outer products, over all places or over rows and columns
         "cp3": other in ("cp3", "cp4"),
         "cp4": other == "cp4",
+        "tensor_train": outputs <= 2 and inputs <= 2 and spatial <= 2,
+        # a sum of two Tucker-2 of two and two: whatever is one such, or two
+        "block_term": other not in ("svd", "spatial_svd"),
     }
     assert contains(larger, smaller) is fits[method]
+
+
+BLOCKS = Choice("block_term", (4, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("smaller", "fits"),
+    [
+        (Choice("tucker2", (4, 3)), True),
+        (Choice("tucker2", (8, 3)), True),  # its core cut between the outputs
+        (Choice("tucker2", (4, 6)), True),  # between the inputs
+        (Choice("tucker2", (8, 6)), False),  # four blocks
+        (Choice("tensor_train", (3, 9, 8)), True),
+        (Choice("tensor_train", (4, 9, 8)), False),
+        (Choice("cp3", (6,)), True),  # three terms to a block
+        (Choice("cp4", (7,)), False),
+        (Choice("block_term", (2, 1, 4)), True),  # two to a block
+        (Choice("block_term", (2, 2, 3)), False),
+        (Choice("block_term", (8, 3, 1)), True),
+        (Choice("block_term", (8, 3, 2)), False),
+        (Choice("svd", (1,)), False),
+        (Choice("spatial_svd", (1,)), False),
+    ],
+    ids=str,
+)
+def test_blocks_hold_what_can_be_cut_or_gathered_into_them(smaller, fits):
+    assert contains(BLOCKS, smaller) is fits
+
+
+def test_the_core_of_a_tucker2_is_cut_into_blocks():
+    kernel = held_by(Choice("tucker2", (8, 3)))
+    left, core, right = METHODS["tucker2"].decompose(SHAPE, kernel, None).factors((8, 3)).values()
+    blocks = {
+        "reduce": torch.cat([left, left]),  # both terms read the same inputs
+        "core": core,
+        "expand": right,
+    }
+    stages = METHODS["block_term"].stages(SHAPE, BLOCKS.ranks)
+    torch.testing.assert_close(dense_weight(SHAPE, stages, blocks), kernel)
+
+
+def test_terms_are_gathered_into_blocks():
+    small = Choice("block_term", (2, 1, 4))
+    stages = METHODS["block_term"].stages(SHAPE, small.ranks)
+    factors = {stage.name: normal(0, *weight_size(stage.shape)) for stage in stages}
+    blocks = torch.zeros(2, 4, 3, 3, 3, dtype=torch.float64)  # (terms, out, in, kh, kw)
+    for term, core in enumerate(factors["core"].reshape(4, 2, 1, 3, 3)):
+        place = term % 2
+        blocks[term // 2, 2 * place : 2 * place + 2, place] = core[:, 0]
+    reduce = torch.zeros(6, 6, 1, 1, dtype=torch.float64)
+    reduce[[0, 1, 3, 4]] = factors["reduce"]  # each block leaves one input open
+    gathered = {"reduce": reduce, "core": blocks.flatten(0, 1), "expand": factors["expand"]}
+    larger = METHODS["block_term"].stages(SHAPE, BLOCKS.ranks)
+    torch.testing.assert_close(
+        dense_weight(SHAPE, larger, gathered), dense_weight(SHAPE, stages, factors)
+    )
 
 
 @settings(max_examples=50, deadline=None)

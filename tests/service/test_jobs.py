@@ -5,7 +5,8 @@ from dataclasses import asdict
 import pytest
 from pydantic import TypeAdapter
 
-from search.config import METHODS, Budget, GeneticConfig, Limits, Objective, SearchConfig
+from compress.catalog import DEFAULT_METHODS
+from search.config import Budget, GeneticConfig, Limits, Objective, SearchConfig
 from service.store import jobs, lease, progress
 from service.store.tables import JobState
 from tests.service.conftest import (
@@ -231,7 +232,7 @@ def test_the_way_of_a_job_is_the_same_on_both_databases(client_on_both):
     job = client.post("/v1/jobs", json=order, headers={"Idempotency-Key": "k"}).json()
     assert job["labels"] == order["labels"]
     assert client.post("/v1/jobs", json=order, headers={"Idempotency-Key": "k"}).json() == job
-    assert job["request"]["methods"] == list(METHODS)
+    assert job["request"]["methods"] == list(DEFAULT_METHODS)
     held = claim(client.app.state.sessions)
     for key, loss in (("a", 0.2), ("b", None), ("c", 0.1)):
         record(client.app.state.sessions, held, key, loss=loss)
