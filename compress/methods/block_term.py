@@ -30,7 +30,7 @@ def _lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
     """
     if min(channels(shape)) < TERMS:
         return []
-    return [(*ranks, TERMS) for ranks in proportional(step // 2, channels(shape))]
+    return [(*ranks, TERMS) for ranks in proportional(max(1, step // 2), channels(shape))]
 
 
 def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
