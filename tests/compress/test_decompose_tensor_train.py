@@ -155,6 +155,17 @@ def test_no_sweep_raises_the_error(monkeypatch):
     assert errors[-1] < 0.99 * errors[0]
 
 
+@pytest.mark.parametrize("ranks", [(3, 9, 8), (6, 5, 8)], ids=["first", "vertical"])
+def test_a_sweep_fits_the_part_that_alone_is_limited(monkeypatch, ranks):
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 60, 54) @ normal(2, 54, 54))
+    errors = []
+    for sweeps in (0, 3):
+        monkeypatch.setattr(tensor_train, "SWEEPS", sweeps)
+        found = product(TensorTrain(weight, metric), ranks)
+        errors.append(relative_error(weight, found, metric))
+    assert errors[1] < 0.99 * errors[0]
+
+
 def test_what_a_rank_is_over_its_neighbours_is_zero():
     weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
     for used in (None, metric):
@@ -183,3 +194,10 @@ def test_kernels_and_inputs_of_zeros_stay_finite():
 def test_a_rank_outside_its_bounds_is_refused(ranks):
     with pytest.raises(RankError, match=r"between 1 and \(6, 18, 8\)"):
         TensorTrain(normal(0, 8, 6, 3, 3)).factors(ranks)
+
+
+def test_no_rank_exceeds_that_of_its_unfolding():
+    assert train_limits(8, 6, 3, 3) == (6, 18, 8)
+    assert train_limits(2, 6, 3, 3) == (6, 6, 2)
+    assert train_limits(20, 1, 2, 3) == (1, 2, 6)
+    assert train_limits(1, 20, 2, 3) == (6, 3, 1)
