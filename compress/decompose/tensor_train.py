@@ -72,7 +72,7 @@ class TensorTrain:
         check_ranks(ranks, train_limits(*self._kernel.shape))
         rank_in, rank, rank_out = ranks
         used = (rank_in, min(rank, rank_in * self._kernel.shape[2]), rank_out)
-        train = self._plain.cut(used) if self._loss.metric is None else self._fitted(used)
+        train = self._cut(used) if self._loss.metric is None else self._fitted(used)
         open_terms = rank - used[1]
         return (
             train.first.T,
@@ -84,6 +84,11 @@ class TensorTrain:
     @cached_property
     def _plain(self) -> "_Cuts":
         return _Cuts(self._kernel)
+
+    def _cut(self, ranks: tuple[int, int, int]) -> Train:
+        """The plain train, its last cut made anew within what the others keep."""
+        loss = TuckerLoss.of(self._kernel.flatten(2), None)
+        return _fit_rest(loss, self._plain.cut(ranks), 0)[0]
 
     @cached_property
     def _whitening(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -109,31 +114,34 @@ class TensorTrain:
         )
 
     def _fitted(self, ranks: tuple[int, int, int]) -> Train:
-        starts = (self._plain.cut(ranks), self._whitened(ranks))
-        train, _ = min((self._fit_rest(start, 0) for start in starts), key=lambda fit: fit[1])
+        starts = (self._cut(ranks), self._whitened(ranks))
+        train, _ = min(
+            (_fit_rest(self._loss, start, 0) for start in starts), key=lambda fit: fit[1]
+        )
         for _ in range(SWEEPS):
-            train, _ = self._fit_rest(self._fit_first(train), STEPS)
+            train, _ = _fit_rest(self._loss, self._fit_first(train), STEPS)
         return train
-
-    def _fit_rest(self, train: Train, steps: int) -> tuple[Train, float]:
-        """All but the first part: the vertical one in `steps`, then the best of the others."""
-        _, height, rank = train.vertical.shape
-        first, triangle = torch.linalg.qr(train.first)
-        vertical = torch.einsum("qs,shr->qhr", triangle, train.vertical).flatten(0, 1)
-        within = self._loss.within(first)
-        width = train.horizontal.shape[2]
-        rows = replace(within, cross=within.cross.reshape(len(train.last), -1, width))
-        factors = (vertical, train.horizontal, train.last)
-        if steps:
-            factors = rows.fit_inputs(factors, steps)
-        (vertical, horizontal, last), loss = rows.fit_outputs(factors)
-        return Train(first, vertical.reshape(-1, height, rank), horizontal, last), loss
 
     def _fit_first(self, train: Train) -> Train:
         """A better first part for the others."""
         middle = torch.einsum("qhr,prw->pqhw", train.vertical, train.horizontal)
         first, _, _ = self._loss.fit_inputs((train.first, middle.flatten(2), train.last), STEPS)
         return Train(first, train.vertical, train.horizontal, train.last)
+
+
+def _fit_rest(loss: TuckerLoss, train: Train, steps: int) -> tuple[Train, float]:
+    """All but the first part: the vertical one in `steps`, then the best of the others."""
+    _, height, rank = train.vertical.shape
+    first, triangle = torch.linalg.qr(train.first)
+    vertical = torch.einsum("qs,shr->qhr", triangle, train.vertical).flatten(0, 1)
+    within = loss.within(first)
+    width = train.horizontal.shape[2]
+    rows = replace(within, cross=within.cross.reshape(len(train.last), -1, width))
+    factors = (vertical, train.horizontal, train.last)
+    if steps:
+        factors = rows.fit_inputs(factors, steps)
+    (vertical, horizontal, last), error = rows.fit_outputs(factors)
+    return Train(first, vertical.reshape(-1, height, rank), horizontal, last), error
 
 
 class _Cuts:

@@ -81,6 +81,20 @@ def test_no_sweep_raises_the_error(monkeypatch):
         assert errors[-1] < 0.97 * errors[0]
 
 
+def test_the_output_factors_are_the_best_of_all_terms_together():
+    """What is left is uncorrelated with what enters the last factor."""
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
+    for used in (None, metric):
+        in_factors, cores, out_factors = BlockTerm(weight, used).factors(RANKS)
+        left = weight - product((in_factors, cores, out_factors), 3)
+        entering = torch.einsum(
+            "gqi,gpqhw->gpihw", in_factors.unflatten(0, (3, -1)), cores.unflatten(0, (3, -1))
+        ).flatten(0, 1)
+        moment = torch.eye(54).double() if used is None else used
+        cross = left.flatten(1) @ moment @ entering.flatten(1).T
+        assert cross.norm() < 1e-4 * weight.norm() * entering.norm()
+
+
 def test_on_correlated_inputs_it_is_far_better_than_the_plain_one():
     weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 9) @ normal(2, 9, 54))
     fitted, plain = (error_of(weight, RANKS, used, metric) for used in (metric, None))

@@ -96,6 +96,13 @@ def test_an_indefinite_matrix_gets_a_larger_ridge():
     assert fitted.isfinite().all()
 
 
+def test_a_matrix_of_nothing_but_round_off_gets_a_ridge():
+    gram = torch.tensor([[-1e-17]], dtype=torch.float64)
+    fitted, shift = regression(gram, torch.zeros_like(gram), torch.ones_like(gram))
+    assert shift > 1e-17
+    assert fitted.isfinite().all()
+
+
 @given(seed=SEEDS)
 def test_conjugate_gradients_reach_the_solution_in_as_many_steps_as_unknowns(seed):
     matrix = second_moment(normal(seed, 20, 6)) + torch.eye(6, dtype=torch.float64)

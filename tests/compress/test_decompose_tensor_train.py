@@ -83,8 +83,16 @@ def test_the_plain_error_falls_with_each_rank(data):
         min(rank + data.draw(st.integers(0, 3)), limit)
         for rank, limit in zip(ranks, train_limits(*weight.shape), strict=True)
     )
-    train = TensorTrain(weight)
-    errors = [(product(train, each) - weight).square().sum() for each in (more, ranks)]
+    cuts_of = tensor_train._Cuts(weight)  # what the last cut, made anew, improves on
+    errors = []
+    for each in (more, ranks):
+        train = cuts_of.cut(each)
+        found = torch.einsum(
+            "iq,qhr,prw,op->oihw", train.first, train.vertical, train.horizontal, train.last
+        )
+        errors.append(float((found - weight).square().sum()))
+        improved = product(TensorTrain(weight), each)
+        assert (improved - weight).square().sum() <= errors[-1] + ROUND_OFF
     assert errors[0] <= errors[1] + ROUND_OFF
 
 
@@ -155,6 +163,17 @@ def test_no_sweep_raises_the_error(monkeypatch):
     assert errors[-1] < 0.99 * errors[0]
 
 
+@pytest.mark.parametrize("ranks", [(3, 9, 8), (6, 5, 8)], ids=["first", "vertical"])
+def test_a_sweep_fits_the_part_that_alone_is_limited(monkeypatch, ranks):
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 60, 54) @ normal(2, 54, 54))
+    errors = []
+    for sweeps in (0, 3):
+        monkeypatch.setattr(tensor_train, "SWEEPS", sweeps)
+        found = product(TensorTrain(weight, metric), ranks)
+        errors.append(relative_error(weight, found, metric))
+    assert errors[1] < 0.99 * errors[0]
+
+
 def test_what_a_rank_is_over_its_neighbours_is_zero():
     weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
     for used in (None, metric):
@@ -183,3 +202,10 @@ def test_kernels_and_inputs_of_zeros_stay_finite():
 def test_a_rank_outside_its_bounds_is_refused(ranks):
     with pytest.raises(RankError, match=r"between 1 and \(6, 18, 8\)"):
         TensorTrain(normal(0, 8, 6, 3, 3)).factors(ranks)
+
+
+def test_no_rank_exceeds_that_of_its_unfolding():
+    assert train_limits(8, 6, 3, 3) == (6, 18, 8)
+    assert train_limits(2, 6, 3, 3) == (6, 6, 2)
+    assert train_limits(20, 1, 2, 3) == (1, 2, 6)
+    assert train_limits(1, 20, 2, 3) == (6, 3, 1)
