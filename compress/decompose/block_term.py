@@ -11,7 +11,7 @@ Letters: k, the places of a flattened kernel; p, ranks out; q, ranks in; g, term
 import torch
 from torch import Tensor
 
-from compress.decompose.linalg import check_ranks, exact, exact_metric, regression
+from compress.decompose.linalg import ROUND_OFF, check_ranks, exact, exact_metric, regression
 from compress.decompose.tucker import TuckerFit
 from compress.decompose.tucker_loss import Factors, TuckerLoss, product
 
@@ -66,16 +66,19 @@ class BlockTerm:
         *pair, count = ranks
         terms: list[Factors] = []
         kernel, rest = self._kernel, loss  # what the terms so far leave
-        for _ in range(count):
+        smallest = ROUND_OFF * self._kernel.square().sum()
+        while len(terms) < count and (not terms or kernel.square().sum() > smallest):
             term = TuckerFit(kernel, rest).factors(tuple(pair))
             kernel, rest = kernel - product(term), rest.without(term)
             terms.append(term)
-        for _ in range(SWEEPS if count > 1 else 0):
-            for i in range(count):
+        for _ in range(SWEEPS if len(terms) > 1 else 0):
+            for i in range(len(terms)):
                 own = rest.restored(terms[i])
                 terms[i], _ = own.fit_outputs(own.fit_inputs(terms[i], STEPS))
                 rest = own.without(terms[i])
-        return terms
+        # Fitted to round-off, the terms that are left over would grow without bound.
+        in_factor, core, out_factor = map(torch.zeros_like, terms[0])
+        return terms + [(in_factor, core, out_factor)] * (count - len(terms))
 
 
 def _fit_together(loss: TuckerLoss, terms: list[Factors]) -> tuple[Factors, float]:
