@@ -17,7 +17,6 @@ from compress.shape import ConvShape, LayerShape, LinearShape, Padding, Transpos
 TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 PLAIN: Final = (*CONVOLUTIONS, nn.Linear)  # what has a shape; a subclass may compute otherwise
-NAMES: Final = "convolution or Linear"
 TOGETHER: Final = "a plan must name all of them, with the same choice"
 
 
@@ -72,7 +71,7 @@ def shape_of(layer: nn.Module) -> LayerShape:
             out_features=layer.out_features,
             bias=layer.bias is not None,
         )
-    raise UnsupportedLayerError(f"{_kind(layer)}, a plain {NAMES} was wanted")
+    raise UnsupportedLayerError(f"{_kind(layer)}, a plain convolution or Linear was wanted")
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -151,7 +150,7 @@ def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
     if isinstance(layer, nn.Embedding):
         yield f"{_kind(layer)}: it looks rows up and multiplies nothing, so nothing is faster"
     elif not isinstance(layer, PLAIN):
-        yield f"{_kind(layer)} came, a plain {NAMES} was wanted"
+        yield f"{_kind(layer)}: only convolutions and Linear are factorised"
     elif not is_plain(layer):
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"
     elif parametrize.is_parametrized(layer):

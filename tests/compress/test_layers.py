@@ -59,7 +59,7 @@ def test_a_layer_is_open_to_the_methods_that_do_not_refuse_it(tiny):
     assert set(conv.refusals) < set(METHODS)
     assert all(conv.refusals.values())
     assert norm.shape is None
-    assert "BatchNorm2d came, a plain convolution or Linear" in norm.reason
+    assert "BatchNorm2d: only convolutions and Linear" in norm.reason
 
 
 def test_a_layer_that_every_method_refuses_says_why():
@@ -83,7 +83,7 @@ FACTORIZED = build_layer(
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.LSTM(4, 4), "LSTM came"),
+        (nn.LSTM(4, 4), "LSTM: only"),
         (nn.Embedding(4, 4), "Embedding: it looks rows up"),
         (MyConv(4, 4, 3), "MyConv, a subclass of Conv2d"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "computed by a parametrisation"),
@@ -137,6 +137,10 @@ def test_a_weight_that_something_else_holds_is_an_obstacle():
     tied["embed"].weight = tied["head"].weight
     assert tied_layers(tied) == {}
     assert find_obstacles(tied)["head"] == "its parameters are also those of embed"
+    tied["hidden"] = nn.Linear(4, 6)
+    tied["hidden"].weight = tied["head"].weight
+    assert tied_layers(tied) == {}
+    assert find_obstacles(tied)["head"] == "its parameters are also those of embed, hidden"
     split = nn.ModuleDict({"a": nn.Conv1d(2, 4, 3), "b": nn.Conv1d(4, 4, 3, groups=2)})
     split["b"].weight = split["a"].weight
     assert find_obstacles(split).keys() == {"a", "b"}
