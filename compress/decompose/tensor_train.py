@@ -1,7 +1,8 @@
 """Tensor train: a kernel as a chain over inputs, rows, columns and outputs.
 
-Plain: the truncated SVD of the outer modes, then of the middle of what is left (Oseledets,
-"Tensor-Train Decomposition", 2011; the order of the cuts is free, and his bound holds in any).
+Plain: the truncated SVD of the outer modes, then of the middle of what is left, then of the
+outputs once more (Oseledets, "Tensor-Train Decomposition", 2011, cuts from one end to the other;
+his bound, the sum of the squares cut, holds here too).
 In the norm of the data: seen from within the inputs that the first factor keeps, a train is a
 Tucker-2 over (inputs, rows) and columns; so the steps of Tucker-2 fit one part after the other.
 
