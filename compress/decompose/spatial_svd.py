@@ -12,19 +12,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from compress.decompose.linalg import (
-    check_ranks,
-    conjugate_gradient,
-    exact,
-    exact_metric,
-    kronecker_factors,
-    regression,
-    roots,
-)
+from compress.decompose.linalg import check_ranks, exact, exact_metric
+from compress.decompose.reduction import NestedFits, Problem, Reduced
 from compress.decompose.svd import output_basis
 
-SWEEPS = 2
-STEPS = 2  # of conjugate gradients, in each sweep
+SWEEPS = 3
+STEPS = 1  # of conjugate gradients, in each sweep
 
 Kernels = tuple[Tensor, Tensor]  # vertical (j, r) and horizontal (o, r, w)
 
@@ -45,7 +38,9 @@ class SpatialSvd:
         self._shape = (outputs, inputs * height, width)
         self._inputs = (inputs, height)
         self._kernel = exact(weight).reshape(self._shape)
-        self._metric = exact_metric(metric, weight)
+        used = exact_metric(metric, weight)
+        self._problem = None if used is None else Problem(self._kernel, used)
+        self._fits: dict[int, tuple[NestedFits, NestedFits]] = {}
 
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Vertical (R, I, kh) and horizontal (O, R, kw) kernels.
@@ -58,8 +53,11 @@ class SpatialSvd:
         outputs, rows, width = self._shape
         check_ranks(ranks, (min(rows, outputs * width),))
         (rank,) = ranks
-        plain = self._metric is None
-        vertical, horizontal = _cut(self._plain, rank) if plain else self._fitted(rank)
+        if self._problem is None:
+            vertical, horizontal = _cut(self._plain, rank)
+        else:
+            fit = self._fitted(rank)
+            vertical, horizontal = fit.in_factor, fit.core
         return vertical.T.reshape(rank, *self._inputs), horizontal
 
     @cached_property
@@ -69,69 +67,25 @@ class SpatialSvd:
         basis = output_basis(self._kernel.transpose(0, 1).reshape(rows, -1))
         return basis.out_factor, basis.in_factor.reshape(-1, outputs, width).transpose(0, 1)
 
-    @cached_property
-    def _whitened(self) -> Kernels:
-        """The same, optimal were the metric a Kronecker product over rows and columns."""
+    def _nested(self, rank: int) -> tuple[NestedFits, NestedFits]:
+        """From the rows that hold most of the kernel, and from those that hold most of its
+        outputs: as many as may pay, or all."""
+        assert self._problem is not None
         outputs, rows, width = self._shape
-        root, inverse = roots(self._traces[0])
-        root_across, inverse_across = roots(self._traces[1])
-        white = torch.einsum("jk,okv,vw->jow", root, self._kernel, root_across)
-        basis = output_basis(white.reshape(rows, -1))
-        horizontal = basis.in_factor.reshape(-1, outputs, width).transpose(0, 1)
-        return inverse @ basis.out_factor, horizontal @ inverse_across
+        count = min(rows, outputs * width)
+        paying = outputs * rows * width // (rows + outputs * width)
+        if rank <= paying:
+            count = paying
+        if count not in self._fits:
+            self._fits[count] = (
+                NestedFits(self._problem, self._plain[0][:, :count]),
+                NestedFits(self._problem, self._problem.whitened_basis[:, :count]),
+            )
+        return self._fits[count]
 
-    @cached_property
-    def _traces(self) -> tuple[Tensor, Tensor]:
-        _, rows, width = self._shape
-        assert self._metric is not None
-        return kronecker_factors(self._metric, rows, width)
-
-    @cached_property
-    def _moments(self) -> Tensor:
-        """The metric as (w, v, j, k), so that products over rows are matrix products."""
-        _, rows, width = self._shape
-        assert self._metric is not None
-        return self._metric.reshape(rows, width, rows, width).permute(1, 3, 0, 2).contiguous()
-
-    @cached_property
-    def _cross(self) -> Tensor:
-        """The kernel times the metric, (o, j, w)."""
-        assert self._metric is not None
-        return (self._kernel.flatten(1) @ self._metric).reshape(self._shape)
-
-    def _fitted(self, rank: int) -> Kernels:
-        starts = (_cut(self._plain, rank), _cut(self._whitened, rank))
-        kernels, _ = min((self._fit_horizontal(start) for start in starts), key=lambda fit: fit[1])
-        for _ in range(SWEEPS):
-            kernels, _ = self._fit_horizontal(self._fit_vertical(kernels))
-        return kernels
-
-    def _fit_horizontal(self, kernels: Kernels) -> tuple[Kernels, float]:
-        """The best horizontal kernel for the vertical one, and the loss up to a constant."""
-        outputs, _, width = self._shape
-        vertical, triangle = torch.linalg.qr(kernels[0])
-        start = torch.einsum("rs,osw->orw", triangle, kernels[1]).flatten(1)
-        gram = vertical.T @ (self._moments @ vertical)  # (w, v, r, s)
-        gram = gram.permute(2, 0, 3, 1).reshape(start.shape[1], -1)
-        cross = torch.einsum("ojw,jr->orw", self._cross, vertical).flatten(1)
-        fitted, shift = regression(gram, cross, start)
-        # <fitted, fitted gram - 2 cross>, for fitted (gram + shift) = cross + shift start
-        loss = float((fitted * (shift * (start - fitted) - cross)).sum())
-        return (vertical, fitted.reshape(outputs, -1, width)), loss
-
-    def _fit_vertical(self, kernels: Kernels) -> Kernels:
-        """A better vertical kernel for the horizontal one."""
-        vertical, horizontal = kernels
-        gram = torch.einsum("orw,osv->wvrs", horizontal, horizontal)
-        along, across = self._traces
-        fitted = conjugate_gradient(
-            lambda direction: (self._moments @ (direction @ gram.transpose(2, 3))).sum((0, 1)),
-            torch.einsum("ojw,orw->jr", self._cross, horizontal),
-            vertical,
-            (along, torch.einsum("wvrs,wv->rs", gram, across)),
-            STEPS,
-        )
-        return fitted, horizontal
+    def _fitted(self, rank: int) -> Reduced:
+        fit = min((fits.first(rank) for fits in self._nested(rank)), key=lambda fit: fit.loss)
+        return self._problem.improved(fit, SWEEPS, STEPS)
 
 
 def _cut(kernels: Kernels, rank: int) -> Kernels:
