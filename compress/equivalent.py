@@ -1,6 +1,7 @@
 """The dense weight that a row of stages computes, and how far it is from another."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,14 +48,38 @@ def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None)
         approximation: of the same shape.
         metric: S (D, D), the second moment of the flattened inputs; None for the identity.
     """
-    exact = weight.detach().double().flatten(1)
-    error = _output_energy(exact - approximation.detach().double().flatten(1), metric)
-    energy = _output_energy(exact, metric)
+    return OutputError(weight, metric).of(approximation)
+
+
+class OutputError:
+    """Squared relative output errors of what may stand in for one layer.
+
+    Args:
+        weight: W (O, I, kh, kw) or (O, I).
+        metric: S (D, D), the second moment of the flattened inputs; None for the identity.
+    """
+
+    def __init__(self, weight: Tensor, metric: Tensor | None) -> None:
+        self._weight = weight.detach().double().flatten(1)
+        self._metric = None if metric is None else metric.to(self._weight)
+
+    @cached_property
+    def energy(self) -> float:
+        """tr(W S Wᵀ), found once."""
+        return self._energy(self._weight)
+
+    def of(self, approximation: Tensor) -> float:
+        """See `relative_error`."""
+        difference = self._weight - approximation.detach().double().flatten(1)
+        return relative(self._energy(difference), self.energy)
+
+    def _energy(self, weight: Tensor) -> float:
+        outputs = weight if self._metric is None else weight @ self._metric
+        return float((outputs * weight).sum().clamp_min(0))
+
+
+def relative(error: float, energy: float) -> float:
+    """Their quotient: zero where both are, infinite where only the energy is."""
     if energy == 0:
         return 0.0 if error == 0 else float("inf")
     return error / energy
-
-
-def _output_energy(weight: Tensor, metric: Tensor | None) -> float:
-    outputs = weight if metric is None else weight @ metric.to(weight)
-    return float((outputs * weight).sum().clamp_min(0))

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
 from compress.load import build_layer
 from compress.methods.registry import method_named
@@ -208,11 +207,10 @@ def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
 
 def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
     """The form with its relative squared output error; none if its factors cannot be computed."""
-    shape, trace = subject.shape(name), subject.traces[name]
-    weight = subject.dense.get_submodule(name).get_parameter("weight")
+    trace = subject.traces[name]
     try:
-        approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
-        loss = relative_error(weight, approximation, subject.metric(name))
+        subject.factors(name, form.choice)
+        loss = subject.error(name, form.choice)
     except CompressError:
         return []
     if not math.isfinite(loss):

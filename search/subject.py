@@ -15,7 +15,7 @@ from compress.calibration import LayerMoments, moments, trace
 from compress.errors import CompressError
 from compress.layers import inspect
 from compress.load import replace_
-from compress.methods.method import Decomposition
+from compress.methods.method import StagedFactors
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
 from compress.reference import Reference
@@ -89,7 +89,7 @@ class Subject:
         self.parameters = sum(weight.numel() for weight in dense.parameters())
         self.baseline = self._measure()
         self._moments: dict[str, LayerMoments] = {}
-        self._decompositions: dict[tuple[str, str], Decomposition] = {}
+        self._decompositions: dict[tuple[str, str], StagedFactors] = {}
         self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
         self._reference: Reference | None = None
         self._last: tuple[Plan, nn.Module] | None = None
@@ -153,16 +153,30 @@ class Subject:
         if (name, choice) not in self._factors:
             weight = self.dense.get_submodule(name).get_parameter("weight")
             try:
-                if (name, choice.method) not in self._decompositions:
-                    method = method_named(choice.method)
-                    self._decompositions[name, choice.method] = method.decompose(
-                        self.shape(name), weight.double(), self.metric(name)
-                    )
-                found = self._decompositions[name, choice.method].factors(choice.ranks)
+                found = self._decomposition(name, choice.method).factors(choice.ranks)
             except LinAlgError as error:
                 raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
             self._factors[name, choice] = {stage: f.to(weight.dtype) for stage, f in found.items()}
         return self._factors[name, choice]
+
+    def error(self, name: str, choice: Choice) -> float:
+        """Squared relative output error of a layer's factors, on its inputs where collected.
+
+        Raises:
+            CompressError: the ranks do not fit, or the decomposition does not converge.
+        """
+        try:
+            return self._decomposition(name, choice.method).error(choice.ranks)
+        except LinAlgError as error:
+            raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
+
+    def _decomposition(self, name: str, method: str) -> StagedFactors:
+        if (name, method) not in self._decompositions:
+            weight = self.dense.get_submodule(name).get_parameter("weight")
+            self._decompositions[name, method] = method_named(method).decompose(
+                self.shape(name), weight.double(), self.metric(name)
+            )
+        return self._decompositions[name, method]
 
     def settle(self, name: str, choices: Collection[Choice]) -> None:
         """Keep a layer's factors for these choices, and let go of what they were found with."""

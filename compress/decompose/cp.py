@@ -26,6 +26,7 @@ from compress.decompose.linalg import (
     kronecker_likelihood,
     regression,
 )
+from compress.equivalent import relative
 from compress.errors import DegenerateError
 
 WEIGHTED_SWEEPS = 2  # after a first fit of the output factor
@@ -58,6 +59,7 @@ class Cp:
         kernel = exact(weight)
         self._als = Als(kernel if separable else kernel.flatten(2))
         self._metric = exact_metric(metric, weight)
+        self._latest: tuple[int, Factors, float] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Input factor (R, I), then (R, kh * kw) or (R, kh) and (R, kw), output factor (O, R).
@@ -69,29 +71,52 @@ class Cp:
                 decomposition is exact.
             DegenerateError: its terms grow to cancel each other.
         """
-        check_ranks(ranks, (self._als.most_terms,))
-        (rank,) = ranks
-        factors = self._als.fit(rank).factors
-        if self._metric is not None:
-            factors = self._weighted(factors)
-        out_factor, *rest = factors
+        (out_factor, *rest), _ = self._fit(ranks)
         return *(factor.T for factor in rest), out_factor
 
-    def _weighted(self, plain: Factors) -> Factors:
-        """The channel factors fitted in the norm of the metric."""
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        _, error = self._fit(ranks)
+        return relative(max(error, 0.0), self._energy)
+
+    def _fit(self, ranks: tuple[int, ...]) -> tuple[Factors, float]:
+        """Factors and squared error; the latest ones are kept, to be asked for both."""
+        check_ranks(ranks, (self._als.most_terms,))
+        (rank,) = ranks
+        if self._latest is None or self._latest[0] != rank:
+            plain = self._als.fit(rank)
+            if self._metric is None:
+                self._latest = rank, plain.factors, plain.error
+            else:
+                factors, loss = self._weighted(plain.factors)
+                self._latest = rank, factors, self._energy + loss
+        return self._latest[1:]
+
+    @cached_property
+    def _energy(self) -> float:
+        """The squared outputs of the kernel itself."""
+        if self._metric is None:
+            return self._als.energy
+        return float((self._als.kernel.flatten(1) * self._cross).sum().clamp_min(0))
+
+    def _weighted(self, plain: Factors) -> tuple[Factors, float]:
+        """The channel factors fitted in the norm of the metric, and their loss."""
         fits = [self._fit_outputs(plain, self._half(plain[1:]))]
         if (white := self._whitened(plain[0].shape[1])) is not None:
             fits.append(self._fit_outputs(white, self._half(white[1:])))
         bounded = [fit for fit in fits if self._is_bounded(fit.factors)]
         if not bounded:
-            return plain
+            out_factor, *rest = plain
+            terms = khatri_rao(rest)
+            outputs = out_factor @ (terms.T @ fits[0].half) - 2 * self._cross @ terms
+            return plain, float((outputs * out_factor).sum())
         fit = min(bounded, key=lambda fit: fit.loss)
         for _ in range(WEIGHTED_SWEEPS):
             swept = self._fit_outputs(*self._fit_inputs(fit))
             if not self._is_bounded(swept.factors):
                 break
             fit = swept
-        return balanced(fit.factors)
+        return balanced(fit.factors), fit.loss
 
     def _is_bounded(self, factors: Factors) -> bool:
         return energy(factors) <= als.MOST_ENERGY * self._als.energy
@@ -99,7 +124,7 @@ class Cp:
     @cached_property
     def _kronecker(self) -> tuple[Tensor, Tensor]:
         assert self._metric is not None
-        outputs, inputs, *_ = self._als.kernel.shape
+        _, inputs, *_ = self._als.kernel.shape
         return kronecker_likelihood(self._metric, inputs, len(self._metric) // inputs)
 
     @cached_property
@@ -166,7 +191,7 @@ class Cp:
             lambda product: inputs_of(product @ outputs),
             inputs_of(self._cross.T @ out_factor),
             (in_factor, fit.half),
-            (along, outputs * (kernel.T @ across @ kernel)),
-            STEPS,
+            kronecker=(along, outputs * (kernel.T @ across @ kernel)),
+            steps=STEPS,
         )
         return [out_factor, fitted, *places], half

@@ -128,7 +128,9 @@ def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
 
 
 def _shifted(gram: Tensor, shift: float) -> Tensor:
-    return gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    shifted = gram.clone(memory_format=torch.contiguous_format)
+    shifted.diagonal().add_(shift)
+    return shifted
 
 
 def regression(
@@ -161,7 +163,7 @@ def conjugate_gradient(
     As `conjugate_gradient_through`, where nothing that X is mapped to on the way is of use.
     """
     solution, _ = conjugate_gradient_through(
-        apply, lambda image: image, target, (start, apply(start)), kronecker, steps
+        apply, lambda image: image, target, (start, apply(start)), kronecker=kronecker, steps=steps
     )
     return solution
 
@@ -171,6 +173,7 @@ def conjugate_gradient_through(
     close: Callable[[Tensor], Tensor],
     target: Tensor,
     start: tuple[Tensor, Tensor],
+    *,
     kronecker: tuple[Tensor, Tensor],
     steps: int,
 ) -> tuple[Tensor, Tensor]:

@@ -39,16 +39,13 @@ class Reduced:
 class Problem:
     """One weight (O, A, B) with the second moment of its inputs, (A * B, A * B), in float64."""
 
-    def __init__(self, kernel: Tensor, metric: Tensor, cross: Tensor | None = None) -> None:
+    def __init__(self, kernel: Tensor, metric: Tensor) -> None:
         self.kernel = kernel
         self.metric = metric
-        self._given = cross
 
     @cached_property
     def cross(self) -> Tensor:
         """The kernel times the metric, (O, A, B)."""
-        if self._given is not None:
-            return self._given
         return (self.kernel.flatten(1) @ self.metric).reshape(self.kernel.shape)
 
     @cached_property
@@ -72,7 +69,6 @@ class Problem:
         _, vectors = falling_eigenvectors((gram + gram.T) / 2)
         basis, _ = torch.linalg.qr(torch.linalg.solve_triangular(root.T, vectors, upper=True))
         return basis
-
 
     def improved(self, fit: Reduced, sweeps: int, steps: int) -> Reduced:
         """`fit` after sweeps of input factor, by conjugate gradients, and core; the loss falls.
@@ -106,8 +102,8 @@ class Problem:
                 close,
                 torch.einsum("pac,pqc->aq", seen, core),
                 (in_factor, product),
-                (along, torch.einsum("pqc,cd,psd->qs", core, across, core)),
-                steps,
+                kronecker=(along, torch.einsum("pqc,cd,psd->qs", core, across, core)),
+                steps=steps,
             )
             core, out_factor, loss = self._core(in_factor, product, core, out_factor)
         return Reduced(in_factor, core, out_factor, loss)
@@ -131,15 +127,6 @@ class Problem:
         loss = float((fitted * (shift * (start - fitted) - cross)).sum())
         return fitted.reshape(core.shape), out_factor, loss
 
-    def within(self, fit: Reduced) -> tuple["Problem", Tensor]:
-        """The problem for weights through `fit`'s inputs alone, and an orthonormal basis of these."""
-        basis, triangle = torch.linalg.qr(fit.in_factor)
-        places = self.kernel.shape[2]
-        metric = _over_rows(basis, _over_rows(basis, self.metric, places).T, places)
-        kernel = torch.einsum("oqc,sq->osc", fit.core, triangle)
-        cross = torch.einsum("oac,aq->oqc", self.cross, basis)
-        return Problem(kernel, metric, cross), basis
-
 
 class NestedFits:
     """The fits of every rank that begin with the leading columns of one basis.
@@ -154,12 +141,12 @@ class NestedFits:
         self._basis = basis
         self._places = problem.kernel.shape[2]
         half = _over_rows(basis, problem.metric, self._places)
-        self._metric = _over_rows(basis, half.T, self._places)
+        metric = _over_rows(basis, half.T, self._places)
         self._kernel, self._cross = (
             torch.einsum("oac,aq->oqc", tensor, basis).flatten(1)
             for tensor in (problem.kernel, problem.cross)
         )
-        self._factor, self._shift = cholesky(self._metric, RIDGE)
+        self._factor, self._shift = cholesky(metric, RIDGE)
         self._seen, self._anchor = (
             torch.linalg.solve_triangular(self._factor, tensor.T, upper=False)
             for tensor in (self._cross, self._kernel)

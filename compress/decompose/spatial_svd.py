@@ -9,12 +9,12 @@ Letters: j = (i, h), the rows of a patch; w and v, its columns; r and s, ranks.
 
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from compress.decompose.linalg import check_ranks, exact, exact_metric
 from compress.decompose.reduction import NestedFits, Problem, Reduced
-from compress.decompose.svd import output_basis
+from compress.decompose.svd import OutputBasis, output_basis
+from compress.equivalent import relative
 
 SWEEPS = 3
 STEPS = 1  # of conjugate gradients, in each sweep
@@ -40,7 +40,8 @@ class SpatialSvd:
         self._kernel = exact(weight).reshape(self._shape)
         used = exact_metric(metric, weight)
         self._problem = None if used is None else Problem(self._kernel, used)
-        self._fits: dict[int, tuple[NestedFits, NestedFits]] = {}
+        self._nests: dict[int, tuple[NestedFits, NestedFits]] = {}
+        self._latest: tuple[int, Reduced] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Vertical (R, I, kh) and horizontal (O, R, kw) kernels.
@@ -50,42 +51,62 @@ class SpatialSvd:
         Raises:
             RankError: the rank is not between 1 and min(I * kh, O * kw).
         """
-        outputs, rows, width = self._shape
-        check_ranks(ranks, (min(rows, outputs * width),))
-        (rank,) = ranks
+        rank = self._checked(ranks)
         if self._problem is None:
             vertical, horizontal = _cut(self._plain, rank)
         else:
-            fit = self._fitted(rank)
+            fit = self._fit(self._problem, rank)
             vertical, horizontal = fit.in_factor, fit.core
         return vertical.T.reshape(rank, *self._inputs), horizontal
+
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        rank = self._checked(ranks)
+        if self._problem is None:
+            energies = self._basis.energies
+            return relative(float(energies[rank:].sum()), float(energies.sum()))
+        loss = self._fit(self._problem, rank).loss
+        return relative(max(self._problem.energy + loss, 0.0), self._problem.energy)
+
+    def _checked(self, ranks: tuple[int, ...]) -> int:
+        outputs, rows, width = self._shape
+        check_ranks(ranks, (min(rows, outputs * width),))
+        return ranks[0]
+
+    @cached_property
+    def _basis(self) -> OutputBasis:
+        _, rows, _ = self._shape
+        return output_basis(self._kernel.transpose(0, 1).reshape(rows, -1))
 
     @cached_property
     def _plain(self) -> Kernels:
         """All terms, by falling energy."""
-        outputs, rows, width = self._shape
-        basis = output_basis(self._kernel.transpose(0, 1).reshape(rows, -1))
-        return basis.out_factor, basis.in_factor.reshape(-1, outputs, width).transpose(0, 1)
+        outputs, _, width = self._shape
+        horizontal = self._basis.in_factor.reshape(-1, outputs, width).transpose(0, 1)
+        return self._basis.out_factor, horizontal
 
-    def _nested(self, rank: int) -> tuple[NestedFits, NestedFits]:
+    def _nested(self, problem: Problem, rank: int) -> tuple[NestedFits, NestedFits]:
         """From the rows that hold most of the kernel, and from those that hold most of its
         outputs: as many as may pay, or all."""
-        assert self._problem is not None
         outputs, rows, width = self._shape
         count = min(rows, outputs * width)
         paying = outputs * rows * width // (rows + outputs * width)
         if rank <= paying:
             count = paying
-        if count not in self._fits:
-            self._fits[count] = (
-                NestedFits(self._problem, self._plain[0][:, :count]),
-                NestedFits(self._problem, self._problem.whitened_basis[:, :count]),
+        if count not in self._nests:
+            self._nests[count] = (
+                NestedFits(problem, self._plain[0][:, :count]),
+                NestedFits(problem, problem.whitened_basis[:, :count]),
             )
-        return self._fits[count]
+        return self._nests[count]
 
-    def _fitted(self, rank: int) -> Reduced:
-        fit = min((fits.first(rank) for fits in self._nested(rank)), key=lambda fit: fit.loss)
-        return self._problem.improved(fit, SWEEPS, STEPS)
+    def _fit(self, problem: Problem, rank: int) -> Reduced:
+        """The latest one is kept: its error is asked for after its factors."""
+        if self._latest is None or self._latest[0] != rank:
+            starts = (nest.first(rank) for nest in self._nested(problem, rank))
+            start = min(starts, key=lambda fit: fit.loss)
+            self._latest = rank, problem.improved(start, SWEEPS, STEPS)
+        return self._latest[1]
 
 
 def _cut(kernels: Kernels, rank: int) -> Kernels:

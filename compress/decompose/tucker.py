@@ -21,9 +21,10 @@ from compress.decompose.linalg import (
     unfold,
 )
 from compress.decompose.reduction import NestedFits, Problem, Reduced
+from compress.equivalent import relative
 
-SWEEPS = 2
-STEPS = 1  # of conjugate gradients, in each sweep
+SWEEPS = 1
+STEPS = 2  # of conjugate gradients, in each sweep
 
 Factors = tuple[Tensor, Tensor, Tensor]  # in_factor (i, q), core (p, q, k), out_factor (o, p)
 
@@ -44,6 +45,7 @@ class Tucker2:
         self._kernel = exact(weight).flatten(2)
         used = exact_metric(metric, weight)
         self._problem = None if used is None else Problem(self._kernel, used)
+        self._latest: tuple[tuple[int, ...], Reduced] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> Factors:
         """Input factor (R_in, I), core (R_out, R_in, kh, kw) and output factor (O, R_out).
@@ -60,10 +62,20 @@ class Tucker2:
         if self._problem is None:
             in_factor, core, out_factor = self._hosvd(ranks)
         else:
-            fit = self._fitted(ranks)
+            fit = self._fit(self._problem, ranks)
             assert fit.out_factor is not None
             in_factor, core, out_factor = fit.in_factor, fit.core, fit.out_factor
         return in_factor.T, core.reshape(*core.shape[:2], *self._size), out_factor
+
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        check_ranks(ranks, tuple(self._kernel.shape[:2]))
+        if self._problem is None:
+            energy = float(self._kernel.square().sum())
+            kept = float(self._hosvd(ranks)[1].square().sum())
+            return relative(max(energy - kept, 0.0), energy)
+        loss = self._fit(self._problem, ranks).loss
+        return relative(max(self._problem.energy + loss, 0.0), self._problem.energy)
 
     @cached_property
     def _bases(self) -> tuple[Tensor, Tensor]:
@@ -85,16 +97,16 @@ class Tucker2:
     def _nested(self) -> tuple[NestedFits, NestedFits]:
         """From the inputs that hold most of the kernel, and from those that hold most of its
         outputs."""
-        assert self._problem is not None
-        return (
-            NestedFits(self._problem, self._bases[1]),
-            NestedFits(self._problem, self._problem.whitened_basis),
-        )
+        problem = self._problem
+        assert problem is not None
+        return NestedFits(problem, self._bases[1]), NestedFits(problem, problem.whitened_basis)
 
-    def _fitted(self, ranks: tuple[int, ...]) -> Reduced:
-        rank_out, rank_in = ranks
-        outputs = self._bases[0][:, :rank_out]
-        fit = min(
-            (fits.first(rank_in, outputs) for fits in self._nested), key=lambda fit: fit.loss
-        )
-        return self._problem.improved(fit, SWEEPS, STEPS)
+    def _fit(self, problem: Problem, ranks: tuple[int, ...]) -> Reduced:
+        """The latest one is kept: its error is asked for after its factors."""
+        if self._latest is None or self._latest[0] != ranks:
+            rank_out, rank_in = ranks
+            outputs = self._bases[0][:, :rank_out]
+            starts = (nest.first(rank_in, outputs) for nest in self._nested)
+            start = min(starts, key=lambda fit: fit.loss)
+            self._latest = ranks, problem.improved(start, SWEEPS, STEPS)
+        return self._latest[1]
