@@ -112,7 +112,8 @@ def table_key(
     Args:
         model_sha256: of the network's weights.
         dataset_digest: of the data, whose calibration images the predicted losses come from.
-        config: its methods, excluded layers and circumstances count, budget and strategy do not.
+        config: its methods, excluded layers, memory and circumstances count, budget and strategy
+            do not.
         device: by the name of the very hardware.
         versions: of torch and of whatever else computes.
     """
@@ -122,6 +123,7 @@ def table_key(
         "methods": sorted(config.methods),
         "exclude": sorted(config.exclude),
         "objective": asdict(config.objective),
+        "max_memory_bytes": config.limits.max_memory_bytes,
         "device": device,
         "versions": dict(versions),
     }

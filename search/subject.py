@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from compress.calibration import LayerMoments, moments, trace
+from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
 from compress.layers import inspect
 from compress.load import replace_
+from compress.memory import moment_bytes, peak_bytes
 from compress.methods.method import StagedFactors
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
@@ -29,7 +31,6 @@ from search.measurement import Layout, Timing, race
 from search.samples import Samples, check_answers
 from search.splits import make_splits
 
-METRIC_LIMIT = 8192  # a second moment of D = 8192 fills 0.5 GB: wider layers get the plain norm
 CALIBRATION_BATCH = 64
 PATCHES_PER_DIMENSION = 8
 MOMENT_BATCHES = 2  # at least, of calibration images
@@ -89,7 +90,7 @@ class Subject:
         self.parameters = sum(weight.numel() for weight in dense.parameters())
         self.baseline = self._measure()
         self._moments: dict[str, LayerMoments] = {}
-        self._decompositions: dict[tuple[str, str], StagedFactors] = {}
+        self._decompositions: dict[tuple[str, str, bool], StagedFactors] = {}
         self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
         self._reference: Reference | None = None
         self._last: tuple[Plan, nn.Module] | None = None
@@ -153,7 +154,7 @@ class Subject:
         if (name, choice) not in self._factors:
             weight = self.dense.get_submodule(name).get_parameter("weight")
             try:
-                found = self._decomposition(name, choice.method).factors(choice.ranks)
+                found = self._decomposition(name, choice).factors(choice.ranks)
             except LinAlgError as error:
                 raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
             self._factors[name, choice] = {stage: f.to(weight.dtype) for stage, f in found.items()}
@@ -165,18 +166,42 @@ class Subject:
         Raises:
             CompressError: the ranks do not fit, or the decomposition does not converge.
         """
+        metric = self.metric(name)
         try:
-            return self._decomposition(name, choice.method).error(choice.ranks)
+            decomposition = self._decomposition(name, choice)
+            if decomposition.metric is metric:
+                return decomposition.error(choice.ranks)
+            stages = decomposition.method.stages(decomposition.shape, choice.ranks)
+            found = dense_weight(decomposition.shape, stages, decomposition.factors(choice.ranks))
+            return relative_error(decomposition.weight, found, metric)
         except LinAlgError as error:
             raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
 
-    def _decomposition(self, name: str, method: str) -> StagedFactors:
-        if (name, method) not in self._decompositions:
-            weight = self.dense.get_submodule(name).get_parameter("weight")
-            self._decompositions[name, method] = method_named(method).decompose(
-                self.shape(name), weight.double(), self.metric(name)
+    def _decomposition(self, name: str, choice: Choice) -> StagedFactors:
+        """In the norm of the inputs where that fits into memory, else in the plain norm.
+
+        Raises:
+            CompressError: the plain norm does not fit either.
+        """
+        shape, metric = self.shape(name), self.metric(name)
+        limit = self.config.limits.max_memory_bytes
+
+        def needed(*, data_aware: bool) -> int:
+            return peak_bytes(shape, choice.method, choice.ranks, data_aware=data_aware)
+
+        if metric is not None and needed(data_aware=True) > limit:
+            metric = None
+        if metric is None and (needs := needed(data_aware=False)) > limit:
+            raise CompressError(
+                f"{choice} of {name!r} needs {needs:,} bytes, limits.max_memory_bytes is {limit:,}"
             )
-        return self._decompositions[name, method]
+        key = name, choice.method, metric is not None
+        if key not in self._decompositions:
+            weight = self.dense.get_submodule(name).get_parameter("weight")
+            self._decompositions[key] = method_named(choice.method).decompose(
+                shape, weight.double(), metric
+            )
+        return self._decompositions[key]
 
     def settle(self, name: str, choices: Collection[Choice]) -> None:
         """Keep a layer's factors for these choices, and let go of what they were found with."""
@@ -209,7 +234,8 @@ class Subject:
         groups: dict[int, list[str]] = defaultdict(list)
         for name in names:
             dimension = _dimension(self.shape(name))
-            if name not in self._moments and dimension <= METRIC_LIMIT:
+            fits = moment_bytes(self.shape(name)) <= self.config.limits.max_memory_bytes
+            if name not in self._moments and fits:
                 patches = math.prod(self.shape(name).output_size(self.traces[name].input_size))
                 images = PATCHES_PER_DIMENSION * dimension / (patches * self.traces[name].calls)
                 batches = max(math.ceil(images / CALIBRATION_BATCH), MOMENT_BATCHES)
