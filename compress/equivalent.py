@@ -1,6 +1,7 @@
 """The dense weight that a row of stages computes, and how far it is from another."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -63,17 +64,41 @@ def relative_error(weight: Tensor, approximation: Tensor, metric: Tensor | None)
         metric: S (D, D), the second moment of the flattened inputs, or (G, D / G, D / G) of each
             group's; None for the identity.
     """
-    exact = weight.detach().double().flatten(1)
-    error = _output_energy(exact - approximation.detach().double().flatten(1), metric)
-    energy = _output_energy(exact, metric)
+    return OutputError(weight, metric).of(approximation)
+
+
+class OutputError:
+    """Squared relative output errors of what may stand in for one layer.
+
+    Args:
+        weight: W, a kernel (O, I / G, *kernel) or (O, I).
+        metric: S (D, D), or (G, D / G, D / G), as of `relative_error`.
+    """
+
+    def __init__(self, weight: Tensor, metric: Tensor | None) -> None:
+        self._weight = weight.detach().double().flatten(1)
+        self._metric = None if metric is None else metric.to(self._weight)
+
+    @cached_property
+    def energy(self) -> float:
+        """tr(W S Wᵀ), found once."""
+        return self._energy(self._weight)
+
+    def of(self, approximation: Tensor) -> float:
+        """See `relative_error`."""
+        difference = self._weight - approximation.detach().double().flatten(1)
+        return relative(self._energy(difference), self.energy)
+
+    def _energy(self, weight: Tensor) -> float:
+        if self._metric is None:
+            return float(weight.square().sum())
+        groups = 1 if self._metric.ndim == 2 else len(self._metric)
+        weight = weight.reshape(groups, len(weight) // groups, -1)
+        return float((weight @ self._metric * weight).sum().clamp_min(0))
+
+
+def relative(error: float, energy: float) -> float:
+    """Their quotient: zero where both are, infinite where only the energy is."""
     if energy == 0:
         return 0.0 if error == 0 else float("inf")
     return error / energy
-
-
-def _output_energy(weight: Tensor, metric: Tensor | None) -> float:
-    if metric is None:
-        return float(weight.square().sum())
-    groups = 1 if metric.ndim == 2 else len(metric)
-    weight = weight.reshape(groups, len(weight) // groups, -1)
-    return float((weight @ metric.to(weight) * weight).sum().clamp_min(0))

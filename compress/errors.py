@@ -2,6 +2,7 @@
 
 CompressError
 ├── RankError               a rank lies outside what the weight allows
+├── DegenerateError         the terms of a decomposition grow to cancel each other
 ├── UnsupportedLayerError   a method cannot represent this layer
 ├── PlanError               a plan does not fit the network, or its JSON is malformed
 ├── ArchitectureError       no such architecture
@@ -16,6 +17,10 @@ class CompressError(Exception):
 
 class RankError(CompressError, ValueError):
     """A rank lies outside what the weight allows."""
+
+
+class DegenerateError(CompressError, ArithmeticError):
+    """The terms of a decomposition grow without bound and cancel each other."""
 
 
 class UnsupportedLayerError(CompressError, TypeError):

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
 from compress.kernels import kernel_of
 from compress.load import build_layer
@@ -120,7 +119,8 @@ def table_key(
     Args:
         model_sha256: of the network's weights.
         dataset_digest: of the data, whose calibration images the predicted losses come from.
-        config: its methods, excluded layers and circumstances count, budget and strategy do not.
+        config: its methods, excluded layers, memory and circumstances count, budget and strategy
+            do not.
         device: by the name of the very hardware.
         versions: of torch and of whatever else computes.
     """
@@ -130,6 +130,7 @@ def table_key(
         "methods": sorted(config.methods),
         "exclude": sorted(config.exclude),
         "objective": asdict(config.objective),
+        "max_memory_bytes": config.limits.max_memory_bytes,
         "device": device,
         "versions": dict(versions),
     }
@@ -215,11 +216,10 @@ def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
 
 def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
     """The form with its relative squared output error; none if its factors cannot be computed."""
-    shape, trace = subject.shape(name), subject.traces[name]
-    weight = subject.dense.get_submodule(name).get_parameter("weight")
+    trace = subject.traces[name]
     try:
-        approximation = dense_weight(shape, form.stages, subject.factors(name, form.choice))
-        loss = relative_error(kernel_of(shape, weight), approximation, subject.metric(name))
+        subject.factors(name, form.choice)
+        loss = subject.error(name, form.choice)
     except CompressError:
         return []
     if not math.isfinite(loss):

@@ -131,6 +131,8 @@ class Limits:
 
     max_seconds: Annotated[float, Gt(0)] = 7200.0
     max_evaluations: Annotated[int, Ge(1)] = 400
+    max_memory_bytes: Annotated[int, Ge(2**24)] = 4 * 2**30
+    """Of one decomposition. Above it a layer is decomposed in the plain norm, or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from compress.calibration import LayerMoments, moments, trace
+from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError
-from compress.kernels import kernel_size
+from compress.kernels import kernel_of, kernel_size
 from compress.layers import inspect
 from compress.load import replace_
-from compress.methods.groups import groups_of
-from compress.methods.method import Decomposition
+from compress.memory import moment_bytes, peak_bytes
+from compress.methods.method import StagedFactors
 from compress.methods.registry import method_named
 from compress.plan import Choice, Plan
 from compress.reference import Reference
@@ -31,7 +32,6 @@ from search.measurement import Layout, Timing, race
 from search.samples import Samples, check_answers
 from search.splits import make_splits
 
-METRIC_LIMIT = 8192  # a second moment of D = 8192 fills 0.5 GB: wider layers get the plain norm
 CALIBRATION_BATCH = 64
 PATCHES_PER_DIMENSION = 8
 MOMENT_BATCHES = 2  # at least, of calibration images
@@ -91,7 +91,7 @@ class Subject:
         self.parameters = sum(weight.numel() for weight in dense.parameters())
         self.baseline = self._measure()
         self._moments: dict[str, LayerMoments] = {}
-        self._decompositions: dict[tuple[str, str], Decomposition] = {}
+        self._decompositions: dict[tuple[str, str, bool], StagedFactors] = {}
         self._factors: dict[tuple[str, Choice], dict[str, Tensor]] = {}
         self._reference: Reference | None = None
         self._last: tuple[Plan, nn.Module] | None = None
@@ -155,16 +155,56 @@ class Subject:
         if (name, choice) not in self._factors:
             weight = self.dense.get_submodule(name).get_parameter("weight")
             try:
-                if (name, choice.method) not in self._decompositions:
-                    method = method_named(choice.method)
-                    self._decompositions[name, choice.method] = method.decompose(
-                        self.shape(name), weight.double(), self.metric(name)
-                    )
-                found = self._decompositions[name, choice.method].factors(choice.ranks)
+                found = self._decomposition(name, choice).factors(choice.ranks)
             except LinAlgError as error:
                 raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
             self._factors[name, choice] = {stage: f.to(weight.dtype) for stage, f in found.items()}
         return self._factors[name, choice]
+
+    def error(self, name: str, choice: Choice) -> float:
+        """Squared relative output error of a layer's factors, on its inputs where collected.
+
+        Raises:
+            CompressError: the ranks do not fit, or the decomposition does not converge.
+        """
+        metric = self.metric(name)
+        try:
+            decomposition = self._decomposition(name, choice)
+            if decomposition.metric is metric:
+                return decomposition.error(choice.ranks)
+            stages = decomposition.method.stages(decomposition.shape, choice.ranks)
+            found = dense_weight(decomposition.shape, stages, decomposition.factors(choice.ranks))
+            return relative_error(
+                kernel_of(decomposition.shape, decomposition.weight), found, metric
+            )
+        except LinAlgError as error:
+            raise CompressError(f"{choice} of {name!r} does not converge: {error}") from error
+
+    def _decomposition(self, name: str, choice: Choice) -> StagedFactors:
+        """In the norm of the inputs where that fits into memory, else in the plain norm.
+
+        Raises:
+            CompressError: the plain norm does not fit either.
+        """
+        shape, metric = self.shape(name), self.metric(name)
+        limit = self.config.limits.max_memory_bytes
+
+        def needed(*, data_aware: bool) -> int:
+            return peak_bytes(shape, choice.method, choice.ranks, data_aware=data_aware)
+
+        if metric is not None and needed(data_aware=True) > limit:
+            metric = None
+        if metric is None and (needs := needed(data_aware=False)) > limit:
+            raise CompressError(
+                f"{choice} of {name!r} needs {needs:,} bytes, limits.max_memory_bytes is {limit:,}"
+            )
+        key = name, choice.method, metric is not None
+        if key not in self._decompositions:
+            weight = self.dense.get_submodule(name).get_parameter("weight")
+            self._decompositions[key] = method_named(choice.method).decompose(
+                shape, weight.double(), metric
+            )
+        return self._decompositions[key]
 
     def settle(self, name: str, choices: Collection[Choice]) -> None:
         """Keep a layer's factors for these choices, and let go of what they were found with."""
@@ -197,8 +237,8 @@ class Subject:
         groups: dict[int, list[str]] = defaultdict(list)
         for name in names:
             shape, dimension = self.shape(name), _dimension(self.shape(name))
-            entries = groups_of(shape) * dimension**2
-            if name not in self._moments and entries <= METRIC_LIMIT**2:
+            fits = moment_bytes(shape) <= self.config.limits.max_memory_bytes
+            if name not in self._moments and fits:
                 patches = math.prod(shape.output_size(self.traces[name].input_size))
                 images = PATCHES_PER_DIMENSION * dimension / (patches * self.traces[name].calls)
                 batches = max(math.ceil(images / CALIBRATION_BATCH), MOMENT_BATCHES)

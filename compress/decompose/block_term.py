@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compress.decompose.linalg import ROUND_OFF, check_ranks, exact, exact_metric, regression
-from compress.decompose.tucker import TuckerFit
+from compress.decompose.tucker import Tucker2
 from compress.decompose.tucker_loss import Factors, TuckerLoss, product
 
 SWEEPS = 1
@@ -68,7 +68,8 @@ class BlockTerm:
         kernel, rest = self._kernel, loss  # what the terms so far leave
         smallest = ROUND_OFF * self._kernel.square().sum()
         while len(terms) < count and (not terms or kernel.square().sum() > smallest):
-            term = TuckerFit(kernel, rest).factors(tuple(pair))
+            in_factor, core, out_factor = Tucker2(kernel, rest.metric).factors(tuple(pair))
+            term = (in_factor.T, core, out_factor)
             kernel, rest = kernel - product(term), rest.without(term)
             terms.append(term)
         for _ in range(SWEEPS if len(terms) > 1 else 0):

@@ -1,44 +1,47 @@
 """CP decomposition: a kernel as a sum of R outer products, over its channels and places.
 
-Alternating least squares (Kolda and Bader, "Tensor Decompositions and Applications", 2009,
-section 3.4), from a start that is exact at full rank: the kernel is turned into the
-eigenbasis of its places, each place then is a matrix, and the R largest terms of the SVDs of
-these matrices are kept. They are orthogonal, so none cancels another; sweeps end before the
-terms together hold more than `MOST_ENERGY` times the energy of the kernel (terms that cancel
-each other are known as degeneracy).
+Plain: alternating least squares, see `compress.decompose.als`. In the norm of the data the
+channel factors are fitted again, the output factor exactly, the input factor by conjugate
+gradients, from the better of two starts: the plain one, and the one that is best were the metric
+a Kronecker product over inputs and places.
 
 Letters: o, i, channels out and in; h, w, places, flattened k; r, terms.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from compress.decompose import als
+from compress.decompose.als import Als, Factors, balanced, energy, gram_of, khatri_rao
 from compress.decompose.linalg import (
+    RIDGE,
     check_ranks,
-    conjugate_gradient,
+    cholesky,
+    conjugate_gradient_through,
     exact,
     exact_metric,
-    falling_eigenvectors,
-    kronecker_factors,
+    kronecker_likelihood,
     regression,
-    unfold,
 )
-from compress.decompose.svd import output_basis
+from compress.equivalent import relative
+from compress.errors import DegenerateError
 
-SWEEPS = 15
-STALLED = 1e-3  # of the squared error: a sweep that gains less is the last
-RIDGE = 1e-4  # of the mean diagonal
-MOST_ENERGY = 100.0  # terms 10 times the kernel: one decimal digit lost where they cancel
 WEIGHTED_SWEEPS = 2  # after a first fit of the output factor
-STEPS = 4  # of conjugate gradients, in each weighted sweep
+STEPS = 1  # of conjugate gradients, in each weighted sweep
 
-Factors = list[Tensor]  # (o, r), (i, r), then one for each axis of places
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    factors: Factors
+    half: Tensor  # the metric times the Khatri-Rao product of all but the output factor
+    loss: float  # squared output error less that of a kernel of zeros
 
 
 class Cp:
-    """Every rank of one kernel; the start is shared.
+    """Every rank of one kernel; the starts are shared.
 
     Args:
         weight: (O, I, kh, kw).
@@ -54,9 +57,9 @@ class Cp:
         self, weight: Tensor, metric: Tensor | None = None, *, separable: bool = False
     ) -> None:
         kernel = exact(weight)
-        self._kernel = kernel if separable else kernel.flatten(2)
+        self._als = Als(kernel if separable else kernel.flatten(2))
         self._metric = exact_metric(metric, weight)
-        self._energy = float(kernel.square().sum())
+        self._latest: tuple[int, Factors, float] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Input factor (R, I), then (R, kh * kw) or (R, kh) and (R, kw), output factor (O, R).
@@ -66,149 +69,129 @@ class Cp:
         Raises:
             RankError: the rank is not between 1 and kh * kw * min(O, I), where the
                 decomposition is exact.
+            DegenerateError: its terms grow to cancel each other.
         """
-        check_ranks(ranks, (self._start[0].shape[1],))
-        (rank,) = ranks
-        factors = self._plain([factor[:, :rank] for factor in self._start])
-        if self._metric is not None:
-            factors = self._weighted(factors)
-        out_factor, *rest = factors
+        (out_factor, *rest), _ = self._fit(ranks)
         return *(factor.T for factor in rest), out_factor
 
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        _, error = self._fit(ranks)
+        return relative(max(error, 0.0), self._energy)
+
+    def _fit(self, ranks: tuple[int, ...]) -> tuple[Factors, float]:
+        """Factors and squared error; the latest ones are kept, to be asked for both."""
+        check_ranks(ranks, (self._als.most_terms,))
+        (rank,) = ranks
+        if self._latest is None or self._latest[0] != rank:
+            plain = self._als.fit(rank)
+            if self._metric is None:
+                self._latest = rank, plain.factors, plain.error
+            else:
+                factors, loss = self._weighted(plain.factors)
+                self._latest = rank, factors, self._energy + loss
+        return self._latest[1:]
+
     @cached_property
-    def _start(self) -> Factors:
-        """All terms of the SVD of each place, in the eigenbasis of the places, largest first."""
-        kernel, size = self._kernel, self._kernel.shape[2:]
-        bases = []
-        for _ in size:
-            matrix = unfold(kernel, 2)
-            bases.append(falling_eigenvectors(matrix @ matrix.T)[1])
-            kernel = torch.tensordot(kernel, bases[-1], ([2], [0]))  # the next axis comes up
-        terms = [output_basis(matrix) for matrix in kernel.flatten(2).movedim(2, 0)]
-        largest = torch.cat([term.energies for term in terms]).argsort(descending=True, stable=True)
-        count = len(terms[0].energies)
-        place, places = largest // count, list[Tensor]()
-        for length in reversed(size):
-            places.insert(0, place % length)
-            place = place // length
-        return _balanced(
-            [
-                torch.cat([term.out_factor for term in terms], 1)[:, largest],
-                torch.cat([term.in_factor for term in terms])[largest].T,
-                *(basis[:, place] for basis, place in zip(bases, places, strict=True)),
-            ]
+    def _energy(self) -> float:
+        """The squared outputs of the kernel itself."""
+        if self._metric is None:
+            return self._als.energy
+        return float((self._als.kernel.flatten(1) * self._cross).sum().clamp_min(0))
+
+    def _weighted(self, plain: Factors) -> tuple[Factors, float]:
+        """The channel factors fitted in the norm of the metric, and their loss."""
+        fits = [self._fit_outputs(plain, self._half(plain[1:]))]
+        if (white := self._whitened(plain[0].shape[1])) is not None:
+            fits.append(self._fit_outputs(white, self._half(white[1:])))
+        bounded = [fit for fit in fits if self._is_bounded(fit.factors)]
+        if not bounded:
+            out_factor, *rest = plain
+            terms = khatri_rao(rest)
+            outputs = out_factor @ (terms.T @ fits[0].half) - 2 * self._cross @ terms
+            return plain, float((outputs * out_factor).sum())
+        fit = min(bounded, key=lambda fit: fit.loss)
+        for _ in range(WEIGHTED_SWEEPS):
+            swept = self._fit_outputs(*self._fit_inputs(fit))
+            if not self._is_bounded(swept.factors):
+                break
+            fit = swept
+        return balanced(fit.factors), fit.loss
+
+    def _is_bounded(self, factors: Factors) -> bool:
+        return energy(factors) <= als.MOST_ENERGY * self._als.energy
+
+    @cached_property
+    def _kronecker(self) -> tuple[Tensor, Tensor]:
+        assert self._metric is not None
+        _, inputs, *_ = self._als.kernel.shape
+        return kronecker_likelihood(self._metric, inputs, len(self._metric) // inputs)
+
+    @cached_property
+    def _roots(self) -> list[Tensor]:
+        """Cholesky factors of the metric's Kronecker factors, one for each mode but the first."""
+        along, across = self._kronecker
+        moments = [along]
+        for length in self._als.kernel.shape[2:-1]:
+            axis, across = kronecker_likelihood(across, length, len(across) // length)
+            moments.append(axis)
+        return [cholesky(moment, RIDGE)[0] for moment in (*moments, across)]
+
+    @cached_property
+    def _white(self) -> Als:
+        """The kernel in coordinates in which the inputs would be white."""
+        kernel = self._als.kernel
+        for root in self._roots:
+            kernel = torch.tensordot(kernel, root, ([1], [0]))  # the next mode comes up
+        return Als(kernel)
+
+    def _whitened(self, rank: int) -> Factors | None:
+        try:
+            out_factor, *rest = self._white.fit(rank).factors
+        except DegenerateError:
+            return None
+        back = (
+            torch.linalg.solve_triangular(root.T, factor, upper=True)
+            for root, factor in zip(self._roots, rest, strict=True)
         )
-
-    def _plain(self, factors: Factors) -> Factors:
-        """Alternating least squares until it stalls, or the terms would grow too large."""
-        error = self._energy
-        for _ in range(SWEEPS):
-            swept, after = self._sweep(factors)
-            if _energy(swept) > MOST_ENERGY * self._energy:
-                break
-            factors, before, error = swept, error, after
-            if before - after <= STALLED * before:
-                break
-        return factors
-
-    def _sweep(self, factors: Factors) -> tuple[Factors, float]:
-        """Each factor once, and the squared error after."""
-        out_factor, in_factor, *places = factors
-        outputs, inputs = self._kernel.shape[:2]
-        matrix = self._kernel.reshape(outputs, -1)
-        cross = matrix @ khatri_rao([in_factor, *places])
-        out_factor, _ = regression(_gram([in_factor, *places]), cross, out_factor, RIDGE)
-
-        seen = (out_factor.T @ matrix).reshape(out_factor.shape[1], inputs, -1)  # (r, i, k)
-        cross = torch.einsum("rik,kr->ir", seen, khatri_rao(places))
-        in_factor, _ = regression(_gram([out_factor, *places]), cross, in_factor, RIDGE)
-
-        seen = torch.einsum("rik,ir->rk", seen, in_factor)
-        seen = seen.reshape(len(seen), *self._kernel.shape[2:])
-        for axis in range(len(places)):
-            others = [*places[:axis], *places[axis + 1 :]]
-            cross = seen.movedim(axis + 1, 0).reshape(len(places[axis]), len(seen), -1)
-            cross = (cross * khatri_rao(others).T).sum(2) if others else cross.squeeze(2)
-            gram = _gram([out_factor, in_factor, *others])
-            places[axis], _ = regression(gram, cross, places[axis], RIDGE)
-        fitted = [out_factor, in_factor, *places]
-        error = self._energy - float(2 * (cross * places[-1]).sum() - _gram(fitted).sum())
-        return _balanced(fitted), error
-
-    def _weighted(self, factors: Factors) -> Factors:
-        """The channel factors fitted in the norm of the metric, from the plain ones."""
-        for sweep in range(1 + WEIGHTED_SWEEPS):
-            fitted = self._fit_outputs(self._fit_inputs(factors) if sweep else factors)
-            if _energy(fitted) > MOST_ENERGY * self._energy:
-                break
-            factors = fitted
-        return _balanced(factors)
+        return balanced([out_factor, *back])
 
     @cached_property
     def _cross(self) -> Tensor:
         """The kernel times the metric, (o, (i, k))."""
         assert self._metric is not None
-        return self._kernel.flatten(1) @ self._metric
+        return self._als.kernel.flatten(1) @ self._metric
 
-    def _fit_outputs(self, factors: Factors) -> Factors:
-        """The best output factor for the others."""
+    def _half(self, inputs: Factors) -> Tensor:
         assert self._metric is not None
-        terms = khatri_rao(factors[1:])
-        gram = terms.T @ (self._metric @ terms)
-        fitted, _ = regression(gram, self._cross @ terms, factors[0])
-        return [fitted, *factors[1:]]
+        return self._metric @ khatri_rao(inputs)
 
-    def _fit_inputs(self, factors: Factors) -> Factors:
-        """A better input factor for the others."""
-        metric = self._metric
-        assert metric is not None
-        out_factor, in_factor, *places = factors
+    def _fit_outputs(self, factors: Factors, half: Tensor) -> _Fit:
+        """The best output factor for the others."""
+        start, *rest = factors
+        terms = khatri_rao(rest)
+        cross = self._cross @ terms
+        fitted, shift = regression(terms.T @ half, cross, start)
+        # <fitted, fitted gram - 2 cross>, for fitted (gram + shift) = cross + shift start
+        loss = float((fitted * (shift * (start - fitted) - cross)).sum())
+        return _Fit([fitted, *rest], half, loss)
+
+    def _fit_inputs(self, fit: _Fit) -> tuple[Factors, Tensor]:
+        """A better input factor for the others, and the half of it."""
+        out_factor, in_factor, *places = fit.factors
         kernel = khatri_rao(places)  # (k, r)
-        basis, triangle = torch.linalg.qr(out_factor)  # as few outputs as there are terms
-        along, across = kronecker_factors(metric, len(in_factor), len(kernel))
+        outputs = gram_of([out_factor])
+        along, across = self._kronecker
 
-        def outputs_of(direction: Tensor) -> Tensor:
-            return triangle @ khatri_rao([direction, kernel]).T
+        def inputs_of(products: Tensor) -> Tensor:
+            return (products.reshape(len(in_factor), *kernel.shape) * kernel).sum(1)
 
-        def inputs_of(outputs: Tensor) -> Tensor:
-            seen = (triangle.T @ outputs).reshape(-1, *self._kernel.flatten(2).shape[1:])
-            return torch.einsum("rik,kr->ir", seen, kernel)
-
-        fitted = conjugate_gradient(
-            lambda direction: inputs_of(outputs_of(direction) @ metric),
-            inputs_of(basis.T @ self._cross),
-            in_factor,
-            (along, _gram([out_factor]) * (kernel.T @ across @ kernel)),
-            STEPS,
+        fitted, half = conjugate_gradient_through(
+            lambda direction: self._half([direction, kernel]),
+            lambda product: inputs_of(product @ outputs),
+            inputs_of(self._cross.T @ out_factor),
+            (in_factor, fit.half),
+            kronecker=(along, outputs * (kernel.T @ across @ kernel)),
+            steps=STEPS,
         )
-        return [out_factor, fitted, *places]
-
-
-def khatri_rao(factors: Factors) -> Tensor:
-    """The columns' Kronecker products, (product of the sizes, r)."""
-    product = factors[0]
-    for factor in factors[1:]:
-        product = (product[:, None] * factor).flatten(0, 1)
-    return product
-
-
-def _gram(factors: Factors) -> Tensor:
-    """Inner products (r, r) of the columns of the Khatri-Rao product."""
-    gram = factors[0].T @ factors[0]
-    for factor in factors[1:]:
-        gram = gram * (factor.T @ factor)
-    return gram
-
-
-def _energy(factors: Factors) -> float:
-    """The sum of the terms' own energies: that of the tensor where they are orthogonal."""
-    return float(_gram(factors).diagonal().sum())
-
-
-def _balanced(factors: Factors) -> Factors:
-    """Each term spread evenly over the factors; a term of zero stays zero."""
-    norms = torch.stack([factor.norm(dim=0) for factor in factors])
-    share = norms.prod(0) ** (1 / len(factors))
-    tiny = torch.finfo(norms.dtype).tiny
-    scales = share / norms.clamp_min(tiny)
-    return [factor * scale for factor, scale in zip(factors, scales, strict=True)]
+        return [out_factor, fitted, *places], half

@@ -15,6 +15,7 @@ ROUND_OFF = 1e-12
 SMALLEST = 1e-200
 # Of the largest variance: keeps the inverse root of a singular second moment finite.
 FLOOR = 1e-6
+FLIPS = 3  # a fourth changes the fits by less than 1e-3 of their error
 
 
 def check_ranks(ranks: tuple[int, ...], limits: tuple[int, ...]) -> None:
@@ -93,6 +94,25 @@ def kronecker_factors(metric: Tensor, rows: int, columns: int) -> tuple[Tensor, 
     return over_rows, over_columns / over_rows.trace()
 
 
+def kronecker_likelihood(metric: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """(rows, rows) and (columns, columns), whose Kronecker product makes `metric` likeliest.
+
+    The flip-flop algorithm (Dutilleul, "The MLE Algorithm for the Matrix Normal Distribution",
+    1999), from the partial traces. It weighs what varies little as much as what varies most, and
+    so is the better guide to what may be left out.
+    """
+    blocks = metric.reshape(rows, columns, rows, columns)
+    over_rows, over_columns = kronecker_factors(metric, rows, columns)
+    for _ in range(FLIPS):
+        over_rows = torch.einsum("icjd,cd->ij", blocks, _inverse(over_columns)) / columns
+        over_columns = torch.einsum("icjd,ij->cd", blocks, _inverse(over_rows)) / rows
+    return over_rows, over_columns
+
+
+def _inverse(moment: Tensor) -> Tensor:
+    return torch.cholesky_inverse(cholesky(moment, FLOOR)[0])
+
+
 def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
     """The Cholesky factor of `gram` + shift * I, and the shift: `ridge` of the mean diagonal.
 
@@ -109,7 +129,9 @@ def cholesky(gram: Tensor, ridge: float) -> tuple[Tensor, float]:
 
 
 def _shifted(gram: Tensor, shift: float) -> Tensor:
-    return gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    shifted = gram.clone(memory_format=torch.contiguous_format)
+    shifted.diagonal().add_(shift)
+    return shifted
 
 
 def regression(
@@ -139,15 +161,38 @@ def conjugate_gradient(
 ) -> Tensor:
     """`steps` of preconditioned conjugate gradients from `start` towards apply(X) = target.
 
-    The loss <X, apply(X)> - 2 <X, target> never rises, so a few steps are enough where an
-    alternation will move the target anyway. As in `regression`, a ridge draws X to `start`.
+    As `conjugate_gradient_through`, where nothing that X is mapped to on the way is of use.
+    """
+    solution, _ = conjugate_gradient_through(
+        apply, lambda image: image, target, (start, apply(start)), kronecker=kronecker, steps=steps
+    )
+    return solution
+
+
+def conjugate_gradient_through(
+    half: Callable[[Tensor], Tensor],
+    close: Callable[[Tensor], Tensor],
+    target: Tensor,
+    start: tuple[Tensor, Tensor],
+    *,
+    kronecker: tuple[Tensor, Tensor],
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """`steps` of preconditioned conjugate gradients towards close(half(X)) = target.
+
+    The loss <X, close(half(X))> - 2 <X, target> never rises, so a few steps are enough where an
+    alternation will move the target anyway. As in `regression`, a ridge draws X to the start.
 
     Args:
-        apply: linear, symmetric and positive semidefinite.
+        half: linear, and the costly one of the two: called once a step.
+        close: linear; close(half(X)) is symmetric and positive semidefinite.
         target: (m, n).
-        start: (m, n).
-        kronecker: second moments (m, m) and (n, n); apply(X) is near left X right.
+        start: X (m, n) and half(X).
+        kronecker: second moments (m, m) and (n, n); close(half(X)) is near left X right.
         steps: fewer are made where the solution is reached.
+
+    Returns:
+        X and half(X).
     """
     left, right = kronecker
     left_factor, _ = cholesky(left, RIDGE)
@@ -155,22 +200,24 @@ def conjugate_gradient(
     shift = RIDGE * float(left.diagonal().mean() * right.diagonal().mean())
 
     def precondition(residual: Tensor) -> Tensor:
-        half = torch.cholesky_solve(residual, left_factor)
-        return torch.cholesky_solve(half.T, right_factor).T
+        once = torch.cholesky_solve(residual, left_factor)
+        return torch.cholesky_solve(once.T, right_factor).T
 
-    solution = start
-    residual = target - apply(start)
+    solution, solution_half = start
+    residual = target - close(solution_half)
     direction = descent = precondition(residual)
     slope = float((residual * descent).sum())
     smallest = ROUND_OFF**2 * float((target * precondition(target)).sum())
     for _ in range(steps):
         if slope <= smallest:
             break
-        image = apply(direction) + shift * direction
+        direction_half = half(direction)
+        image = close(direction_half) + shift * direction
         length = slope / float((direction * image).sum())
         solution = solution + length * direction
+        solution_half = torch.add(solution_half, direction_half, alpha=length)
         residual = residual - length * image
         descent = precondition(residual)
         before, slope = slope, float((residual * descent).sum())
         direction = descent + slope / before * direction
-    return solution
+    return solution, solution_half

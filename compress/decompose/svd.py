@@ -81,6 +81,11 @@ class ChannelSvd:
         cut = torch.cat([energies, energies.new_zeros(1)]).flip(0).cumsum(0).flip(0)
         return cut / cut[0].clamp_min(torch.finfo(cut.dtype).tiny)
 
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        check_ranks(ranks, (len(self._basis.energies),))
+        return float(self.errors[ranks[0]])
+
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """(R, I, kh, kw) or (R, I), then (O, R): their product is the best of its rank.
 

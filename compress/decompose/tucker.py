@@ -1,10 +1,11 @@
 """Tucker-2: a kernel as a small core between two channel factors.
 
 Plain: the truncated HOSVD (De Lathauwer et al., "A Multilinear Singular Value Decomposition",
-2000). In the norm of the data: the output factor with the core, and the input factor, are fitted
-in turn, each to the other (`tucker_loss`).
+2000). In the norm of the data: given the input factor, the best output factor and core are a
+reduced-rank regression (Izenman, "Reduced-Rank Regression for the Multivariate Linear Model",
+1975); given those, the input factor is a least squares problem; the two alternate.
 
-Letters: k and l, the places of a flattened kernel; p, ranks out; q, ranks in.
+Letters: k and l, the places of a flattened kernel; p, ranks out; q and s, ranks in.
 """
 
 from functools import cached_property
@@ -17,13 +18,14 @@ from compress.decompose.linalg import (
     exact,
     exact_metric,
     falling_eigenvectors,
-    roots,
     unfold,
 )
-from compress.decompose.tucker_loss import Factors, TuckerLoss
+from compress.decompose.reduction import NestedFits, Problem, Reduced
+from compress.decompose.tucker_loss import Factors
+from compress.equivalent import relative
 
 SWEEPS = 1
-STEPS = 3  # of conjugate gradients, in each sweep
+STEPS = 2  # of conjugate gradients, in each sweep
 
 
 class Tucker2:
@@ -38,9 +40,11 @@ class Tucker2:
     """
 
     def __init__(self, weight: Tensor, metric: Tensor | None = None) -> None:
-        self._shape = weight.shape
-        kernel = exact(weight).flatten(2)
-        self._fit = TuckerFit(kernel, TuckerLoss.of(kernel, exact_metric(metric, weight)))
+        self._size = weight.shape[2:]
+        self._kernel = exact(weight).flatten(2)
+        used = exact_metric(metric, weight)
+        self._problem = None if used is None else Problem(self._kernel, used)
+        self._latest: tuple[tuple[int, ...], Reduced] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> Factors:
         """Input factor (R_in, I), core (R_out, R_in, kh, kw) and output factor (O, R_out).
@@ -53,21 +57,24 @@ class Tucker2:
         Raises:
             RankError: a rank lies outside 1 to (O, I).
         """
-        check_ranks(ranks, tuple(self._shape[:2]))
-        in_factor, core, out_factor = self._fit.factors(ranks)
-        return in_factor.T, core.reshape(*core.shape[:2], *self._shape[2:]), out_factor
+        check_ranks(ranks, tuple(self._kernel.shape[:2]))
+        if self._problem is None:
+            in_factor, core, out_factor = self._hosvd(ranks)
+        else:
+            fit = self._fit(self._problem, ranks)
+            assert fit.out_factor is not None
+            in_factor, core, out_factor = fit.in_factor, fit.core, fit.out_factor
+        return in_factor.T, core.reshape(*core.shape[:2], *self._size), out_factor
 
-
-class TuckerFit:
-    """The same for a kernel (o, i, k) and a loss, all in float64 and fit for each other."""
-
-    def __init__(self, kernel: Tensor, loss: TuckerLoss) -> None:
-        self._kernel = kernel
-        self._loss = loss
-
-    def factors(self, ranks: tuple[int, ...]) -> Factors:
-        """Input factor (i, q), core (p, q, k) and output factor (o, p), for the ranks (p, q)."""
-        return self._hosvd(ranks) if self._loss.metric is None else self._fitted(ranks)
+    def error(self, ranks: tuple[int, ...]) -> float:
+        """Squared relative output error of `factors`, in the norm of the metric."""
+        check_ranks(ranks, tuple(self._kernel.shape[:2]))
+        if self._problem is None:
+            energy = float(self._kernel.square().sum())
+            kept = float(self._hosvd(ranks)[1].square().sum())
+            return relative(max(energy - kept, 0.0), energy)
+        loss = self._fit(self._problem, ranks).loss
+        return relative(max(self._problem.energy + loss, 0.0), self._problem.energy)
 
     @cached_property
     def _bases(self) -> tuple[Tensor, Tensor]:
@@ -86,31 +93,19 @@ class TuckerFit:
         return in_factor, core, out_factor
 
     @cached_property
-    def _whitened_bases(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(o, o), (i, i) and the left inverse of that, (i, i).
+    def _nested(self) -> tuple[NestedFits, NestedFits]:
+        """From the inputs that hold most of the kernel, and from those that hold most of its
+        outputs."""
+        problem = self._problem
+        assert problem is not None
+        return NestedFits(problem, self._bases[1]), NestedFits(problem, problem.whitened_basis)
 
-        The HOSVD that would be optimal, mode by mode, were the metric a Kronecker product over
-        inputs and places.
-        """
-        along, across = self._loss.traces
-        root, inverse = roots(along)
-        inputs = torch.einsum("oik,ij->ojk", self._kernel, root)
-        gram = torch.einsum("oik,kl,ojl->ij", inputs, across, inputs)
-        in_basis = falling_eigenvectors(gram)[1]
-        outputs = self._kernel.flatten(1)
-        out_basis = falling_eigenvectors(self._loss.cross.flatten(1) @ outputs.T)[1]
-        return out_basis, inverse @ in_basis, root @ in_basis
-
-    def _whitened_hosvd(self, ranks: tuple[int, ...]) -> Factors:
-        out_basis, in_basis, dual = self._whitened_bases
-        out_factor, in_factor = out_basis[:, : ranks[0]], in_basis[:, : ranks[1]]
-        core = torch.einsum("oik,op,iq->pqk", self._kernel, out_factor, dual[:, : ranks[1]])
-        return in_factor, core, out_factor
-
-    def _fitted(self, ranks: tuple[int, ...]) -> Factors:
-        starts = (self._hosvd(ranks), self._whitened_hosvd(ranks))
-        fits = (self._loss.fit_outputs(start) for start in starts)
-        factors, _ = min(fits, key=lambda fit: fit[1])
-        for _ in range(SWEEPS):
-            factors, _ = self._loss.fit_outputs(self._loss.fit_inputs(factors, STEPS))
-        return factors
+    def _fit(self, problem: Problem, ranks: tuple[int, ...]) -> Reduced:
+        """The latest one is kept: its error is asked for after its factors."""
+        if self._latest is None or self._latest[0] != ranks:
+            rank_out, rank_in = ranks
+            outputs = self._bases[0][:, :rank_out]
+            starts = (nest.first(rank_in, outputs) for nest in self._nested)
+            start = min(starts, key=lambda fit: fit.loss)
+            self._latest = ranks, problem.improved(start, SWEEPS, STEPS)
+        return self._latest[1]

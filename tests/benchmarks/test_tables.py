@@ -57,3 +57,20 @@ def test_a_missed_target_is_told_and_a_met_one_is_not(tmp_path, monkeypatch):
     section = tables.section("demo")
     assert "Missed: speedup was 1.2, not >= 1.5." in section
     assert "100.0, not" not in section
+
+
+def test_the_record_of_decompositions_has_a_table_for_each_kind_of_row(tmp_path, monkeypatch):
+    side = {"seconds": 0.1234, "error": 0.5, "term_energy": 1.5}
+    rival = {"kind": "rival", "kernel": "K", "method": "cp3", "parameter_share": 0.25}
+    rival |= {"ranks": [8], "ours": side, "tensorly": side | {"seconds": 1.0}, "times_faster": 8.1}
+    ranks = {"kind": "all ranks", "kernel": "K", "method": "svd", "data_aware": True, "count": 4}
+    ranks |= {"all": side, "one": side, "ratio": 1.0}
+    seen = {"kind": "activations", "network": "N", "method": "svd", "plain": 1.0}
+    rows = [rival, ranks, seen | {"data_aware": 0.5}, seen | {"data_aware": 1.5}]
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "decompose.json").write_text(json.dumps(RECORD | {"rows": rows}))
+    section = tables.section("decompose")
+    assert "| K | cp3 | 1/4 | 8 | 0.123 | 1 | 8.1x | 0.5000 | 0.5000 | 1.50 | 1.50 |" in section
+    assert "| K | svd | data | 4 | 0.123 | 0.123 | 1.00 |" in section
+    assert "| N | svd | 2 | 1 | 1.000 | 1.500 |" in section
+    assert "Missed: speedup" in section

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from compress.decompose.linalg import (
     check_ranks,
     conjugate_gradient,
+    conjugate_gradient_through,
     kronecker_factors,
+    kronecker_likelihood,
     regression,
     roots,
     unfold,
@@ -145,3 +147,38 @@ def test_conjugate_gradients_stay_at_a_solution(seed):
             lambda x, scale=scale: scale * left @ x @ right, target, start, (left, right), 9
         )
         torch.testing.assert_close(found, start, rtol=0, atol=1e-6)
+
+
+@given(seed=SEEDS)
+def test_a_kronecker_product_is_the_likeliest_of_itself(seed):
+    rows, columns = second_moment(normal(seed, 30, 4)), second_moment(normal(seed + 1, 30, 3))
+    found = torch.kron(*kronecker_likelihood(torch.kron(rows, columns), 4, 3))
+    # its inverses are floored at 1e-6 of the mean variance
+    torch.testing.assert_close(found, torch.kron(rows, columns), rtol=1e-3, atol=1e-4)
+
+
+@given(seed=SEEDS)
+def test_the_likeliest_kronecker_product_is_likelier_than_that_of_the_traces(seed):
+    moment = second_moment(normal(seed, 60, 12) @ normal(seed + 1, 12, 12))
+
+    def surprise(rows, columns):
+        guess = torch.kron(rows, columns)
+        return torch.logdet(guess) + (torch.linalg.inv(guess) * moment).sum()
+
+    found, traces = (f(moment, 4, 3) for f in (kronecker_likelihood, kronecker_factors))
+    assert surprise(*found) < surprise(*traces)
+
+
+@given(seed=SEEDS)
+def test_conjugate_gradients_through_a_half_return_the_half_of_their_solution(seed):
+    root = normal(seed, 9, 6)
+    found, half = conjugate_gradient_through(
+        lambda x: root @ x,
+        lambda y: root.T @ y,
+        normal(seed + 1, 6, 1),
+        (torch.zeros(6, 1).double(), torch.zeros(9, 1).double()),
+        kronecker=(torch.eye(6).double(), torch.ones(1, 1).double()),
+        steps=3,
+    )
+    assert found.any()
+    torch.testing.assert_close(half, root @ found, **EXACT)

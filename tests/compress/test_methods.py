@@ -404,3 +404,31 @@ def test_the_registry_knows_the_methods_of_the_catalog_by_their_names():
     assert all(method_named(name).name == name for name in NAMES)
     with pytest.raises(PlanError, match="'tt' came, one of svd, spatial_svd"):
         method_named("tt")
+
+
+class Silent:
+    """An algorithm that does not know its error."""
+
+    def __init__(self, algorithm):
+        self.factors = algorithm.factors
+
+
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("aware", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_error_of_a_decomposition_is_that_of_its_factors(name, aware, knows):
+    shape = ConvShape(in_channels=8, out_channels=12, kernel_size=(3, 3))
+    weight = normal(0, 12, 8, 3, 3)
+    metric = second_moment(normal(1, 200, 72) @ normal(2, 72, 72)) if aware else None
+    decomposition = METHODS[name].decompose(shape, weight, metric)
+    if not knows:
+        decomposition = replace(
+            decomposition, algorithms=[*map(Silent, decomposition.algorithms)]
+        )
+    for ranks in METHODS[name].grid(shape)[-1:] + METHODS[name].grid(shape)[:1]:
+        stages = METHODS[name].stages(shape, ranks)
+        found = dense_weight(shape, stages, decomposition.factors(ranks))
+        expected = relative_error(weight, found, metric)
+        # CP sweeps in the plain norm multiply in float32
+        assert decomposition.error(ranks) == pytest.approx(expected, rel=1e-5)
+        assert 1e-3 < expected < 1

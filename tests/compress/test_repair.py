@@ -52,7 +52,7 @@ def error(model, dense, x):
 @pytest.fixture(params=PLANS)
 def case(request, tiny):
     """A dense network, a plan, the network factorised by it, calibration batches."""
-    plan, batches = PLANS[request.param], list(images(96).split(40))
+    plan, batches = PLANS[request.param], list(images(240).split(100))
     model = copy.deepcopy(tiny)
     factorize_(model, plan, moments(tiny, batches, list(plan.choices)))
     return tiny, plan, model, batches

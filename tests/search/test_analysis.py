@@ -12,7 +12,7 @@ from compress.surgery import factorize_
 from search import analysis
 from search import subject as subject_module
 from search.analysis import analyse, table_key
-from search.config import Budget, ConfigError, Objective, SearchConfig
+from search.config import Budget, ConfigError, Limits, Objective, SearchConfig
 from search.data import Arrays
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -299,6 +299,7 @@ def test_the_key_of_a_table_changes_with_all_that_it_depends_on_and_nothing_else
         key(versions={"torch": "3"}),
         key(config=replace(CONFIG, methods=("svd",))),
         key(config=replace(CONFIG, exclude=("conv1",))),
+        key(config=replace(CONFIG, limits=Limits(max_memory_bytes=2**30))),
         key(config=replace(CONFIG, objective=Objective(device="cpu", batch=2))),
         key(config=replace(CONFIG, objective=Objective(device="cpu", threads=2))),
     ]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.equivalent import dense_weight
-from compress.methods.method import weight_size
+from compress.kernels import weight_size
 from compress.methods.registry import METHODS
 from compress.plan import Choice
 from compress.shape import ConvShape

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from compress.equivalent import dense_weight, relative_error
+from compress.errors import CompressError
+from compress.methods.registry import METHODS
 from compress.plan import Choice, Plan
 from compress.surgery import is_factorized
 from search import subject as subject_module
-from search.config import Budget, Objective, SearchConfig
+from search.config import Budget, Limits, Objective, SearchConfig
 from search.data import Arrays
 from search.errors import DataError
 from search.subject import DeviceError, Subject, find_device
@@ -175,3 +178,60 @@ def test_cuda_without_a_gpu_is_refused_and_auto_is_the_cpu():
     with pytest.raises(DeviceError, match="choose cpu or auto"):
         find_device("cuda")
     assert find_device("auto") == torch.device("cpu")
+
+
+def limited(model, max_memory_bytes):
+    config = SearchConfig(
+        budget=AGREEMENT,
+        objective=Objective(device="cpu"),
+        limits=Limits(max_memory_bytes=max_memory_bytes),
+    )
+    subject = Subject.prepare(model, arrays(), config, {})
+    subject.collect(["conv3"])
+    return subject
+
+
+def test_a_layer_over_the_memory_is_decomposed_in_the_plain_norm_and_judged_on_its_inputs(
+    model, monkeypatch
+):
+    free, choice = limited(model, 2**30), Choice("svd", (8,))
+    shape, weight = free.shape("conv3"), free.dense.conv3.weight.double()
+    aware, plain = (
+        METHODS["svd"].decompose(shape, weight, metric).factors((8,))["reduce"].float()
+        for metric in (free.metric("conv3"), None)
+    )
+    torch.testing.assert_close(free.factors("conv3", choice)["reduce"], aware)
+
+    def sized(shape, method, ranks, *, data_aware):
+        return 2**31 if data_aware else 2**20
+
+    monkeypatch.setattr(subject_module, "peak_bytes", sized)
+    tight = limited(model, 2**30)
+    torch.testing.assert_close(tight.factors("conv3", choice)["reduce"], plain)
+    assert not torch.allclose(aware, plain)
+    assert tight.error("conv3", choice) > free.error("conv3", choice)
+
+
+def test_a_moment_over_the_memory_is_not_collected(model):
+    moment = 3 * 8 * (12 * 9) ** 2  # of conv3's patches
+    assert limited(model, moment).metric("conv3") is not None
+    assert limited(model, moment - 1).metric("conv3") is None
+
+
+def test_a_decomposition_that_never_fits_is_an_error_with_both_figures(model):
+    with pytest.raises(
+        CompressError, match=r"needs [\d,]+ bytes, limits.max_memory_bytes is 1,000"
+    ):
+        limited(model, 1000).factors("conv3", Choice("svd", (8,)))
+
+
+def test_the_error_of_a_choice_is_that_of_its_factors(model):
+    subject = prepared(model, arrays())
+    subject.collect(["conv3"])
+    shape, weight = subject.shape("conv3"), subject.dense.conv3.weight
+    for choice in (Choice("svd", (8,)), Choice("tucker2", (8, 8)), Choice("spatial_svd", (8,))):
+        stages = METHODS[choice.method].stages(shape, choice.ranks)
+        found = dense_weight(shape, stages, subject.factors("conv3", choice))
+        expected = relative_error(weight, found, subject.metric("conv3"))
+        # the factors are float32
+        assert subject.error("conv3", choice) == pytest.approx(expected, rel=1e-4, abs=1e-9)

@@ -1,0 +1,68 @@
+"""What a decomposition needs at its peak, in closed form: known before anything is begun.
+
+Counted in values of 8 bytes, as everything is computed in float64; the terms follow the tensors
+that live at once. An estimate from above: LAPACK's workspaces are rounded up.
+"""
+
+import math
+
+from compress.kernels import kernel_size
+from compress.methods.groups import group_shape, groups_of
+from compress.methods.method import Ranks
+from compress.shape import LayerShape
+
+VALUE_BYTES = 8
+EIGH = 5  # matrices of its size that an eigendecomposition holds, its input among them
+
+
+def moment_bytes(shape: LayerShape) -> int:
+    """Peak while the second moment of a layer's inputs is collected, of each group by itself:
+    the sum, a product, and the symmetric average."""
+    _, *inputs = kernel_size(shape)
+    return VALUE_BYTES * 3 * groups_of(shape) * math.prod(inputs) ** 2
+
+
+def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool) -> int:
+    """Peak of decomposing a layer at these ranks, its float64 weight and moment among it.
+
+    Args:
+        shape: of the layer.
+        method: its name; one that is not known here is taken for the most demanding.
+        ranks: that the method allows for the shape.
+        data_aware: in the norm of the second moment of the layer's inputs.
+    """
+    outputs, inputs, *size = kernel_size(group_shape(shape))  # one group at a time
+    places, width = math.prod(size), (size or [1])[-1]
+    patch = inputs * places
+    weight, moment = outputs * patch, patch**2 if data_aware else 0
+    if method == "svd":
+        values = 4 * weight + EIGH * min(outputs, patch) ** 2 + moment
+    elif method == "spatial_svd":
+        rows, columns = patch // width, outputs * width
+        values = 5 * weight + EIGH * min(rows, columns) ** 2
+        if data_aware:
+            paying = rows * columns // (rows + columns)
+            span = paying if ranks[0] <= paying else min(rows, columns)
+            values += EIGH * rows**2 + _reduction(weight, patch, span, ranks[0], width)
+    elif method in ("cp3", "cp4"):
+        terms, most = ranks[0], places * min(outputs, inputs)
+        start = 2 * (outputs + inputs) * most
+        values = 3 * weight + start + 3 * patch * terms + 8 * terms**2 + 8 * outputs * terms
+        if data_aware:
+            values += 4 * weight + start + moment + 5 * patch * terms + 2 * inputs**2
+    else:
+        rank = ranks[-1]
+        values = 5 * weight + EIGH * (outputs**2 + inputs**2)
+        if data_aware:
+            values += EIGH * inputs**2 + _reduction(weight, patch, inputs, rank, places)
+    # Whether a moment is finite is asked of its absolute values.
+    largest = max(values, 3 * weight + 5 * moment // 2)
+    return VALUE_BYTES * (largest + (groups_of(shape) - 1) * (weight + moment))
+
+
+def _reduction(weight: int, patch: int, span: int, rank: int, places: int) -> int:
+    """Values that `compress.decompose.reduction` holds for the rank, with its moment."""
+    nested, size = span * places, rank * places
+    setting_up = 2 * nested * patch + 2 * nested**2
+    alternating = 6 * size * patch + 4 * size**2
+    return patch**2 + 2 * nested**2 + 9 * weight + max(setting_up, alternating)

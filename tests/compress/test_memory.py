@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from compress.memory import VALUE_BYTES, moment_bytes, peak_bytes
+from compress.methods.registry import METHODS
+from compress.shape import ConvShape, LinearShape
+
+CONV = ConvShape(in_channels=96, out_channels=128, kernel_size=(3, 3))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("data_aware", [False, True])
+def test_the_estimate_grows_with_the_ranks_and_holds_what_goes_in_and_comes_out(name, data_aware):
+    method = METHODS[name]
+    weight, moment = torch.zeros(128, 96, 3, 3), 864**2 if data_aware else 0
+    estimates = []
+    for ranks in method.grid(CONV):
+        factors = method.decompose(CONV, weight, None).factors(ranks)
+        least = weight.numel() + moment + sum(factor.numel() for factor in factors.values())
+        estimates.append(peak_bytes(CONV, name, ranks, data_aware=data_aware))
+        assert estimates[-1] > VALUE_BYTES * least
+    assert estimates == sorted(estimates)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_norm_of_the_data_needs_more(name):
+    ranks = METHODS[name].grid(CONV)[-1]
+    plain, aware = (peak_bytes(CONV, name, ranks, data_aware=aware) for aware in (False, True))
+    assert aware > plain + VALUE_BYTES * 864**2
+
+
+def test_the_figures_of_a_layer_by_hand():
+    # svd of a linear layer: 4 weights, 5 Gram matrices, less than 3 weights and 2.5 moments
+    shape = LinearShape(in_features=100, out_features=10)
+    assert peak_bytes(shape, "svd", (4,), data_aware=False) == 8 * (4 * 1000 + 5 * 100)
+    assert peak_bytes(shape, "svd", (4,), data_aware=True) == 8 * (3 * 1000 + 25_000)
+    assert moment_bytes(shape) == 8 * 3 * 100**2
+
+
+def test_a_method_that_is_not_known_counts_as_the_most_demanding():
+    known, unknown = (
+        peak_bytes(CONV, name, (64, 48), data_aware=True) for name in ("tucker2", "another")
+    )
+    assert unknown == known
+
+
+def test_cp_of_512_channels_at_rank_512_stays_within_2_gib():
+    wide = ConvShape(in_channels=512, out_channels=512, kernel_size=(3, 3))
+    assert peak_bytes(wide, "cp3", (512,), data_aware=True) <= 2 * 2**30
