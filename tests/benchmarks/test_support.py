@@ -24,4 +24,4 @@ def test_the_page_says_what_inspect_says(found):
 def test_a_network_is_named_with_what_stays_dense_and_why(found):
     rows = {network.architecture: network.row for network in found}
     assert rows["vgg11"] == "| vgg11 | 11 | 100.0% |  |"
-    assert "MultiheadAttention: a plain" in rows["vit_b_16"]
+    assert "MultiheadAttention: only" in rows["vit_b_16"]

@@ -20,7 +20,7 @@ PLANS = {
         }
     ),
     "spatial": Plan({"conv3": Choice("spatial_svd", (3,)), "conv2": Choice("spatial_svd", (3,))}),
-    "tucker2": Plan({"conv2": Choice("tucker2", (6, 5)), "conv3": Choice("tucker2", (8, 6))}),
+    "tucker2": Plan({"conv2": Choice("tucker2", (4, 3)), "conv3": Choice("tucker2", (5, 4))}),
     "cp3": Plan({"conv3": Choice("cp3", (4,)), "classify": Choice("svd", (3,))}),
 }
 
