@@ -422,9 +422,7 @@ def test_the_error_of_a_decomposition_is_that_of_its_factors(name, aware, knows)
     metric = second_moment(normal(1, 200, 72) @ normal(2, 72, 72)) if aware else None
     decomposition = METHODS[name].decompose(shape, weight, metric)
     if not knows:
-        decomposition = replace(
-            decomposition, algorithms=[*map(Silent, decomposition.algorithms)]
-        )
+        decomposition = replace(decomposition, algorithms=[*map(Silent, decomposition.algorithms)])
     for ranks in METHODS[name].grid(shape)[-1:] + METHODS[name].grid(shape)[:1]:
         stages = METHODS[name].stages(shape, ranks)
         found = dense_weight(shape, stages, decomposition.factors(ranks))
