@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from httpx2 import HTTPError, get
 
-from compress.catalog import DEFAULT_METHODS, METHODS
-from compress.methods.registry import method_named
-from compress.shape import ConvShape, LinearShape
+from compress.catalog import DEFAULT_METHODS
 from service.settings import Settings
 from tests.acceptance.processes import ROOT, environment, running, until
 
@@ -86,33 +84,6 @@ def test_every_setting_stands_in_the_table_with_its_default(field):
     if field.default != "":
         default = str(field.default).lower() if field.type is bool else str(field.default)
         assert row[1] == f"`{default}`"
-
-
-def conv(kernel_size, groups=1):
-    return ConvShape(in_channels=256, out_channels=256, kernel_size=kernel_size, groups=groups)
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape"),
-    [
-        ("Conv2d k x k", conv((3, 3))),
-        ("Conv2d 1 x k", conv((1, 3))),
-        ("Conv2d k x 1", conv((3, 1))),
-        ("Conv2d 1 x 1", conv((1, 1))),
-        ("Linear", LinearShape(in_features=256, out_features=256)),
-        ("grouped", conv((3, 3), groups=2)),
-    ],
-)
-def test_the_table_of_layers_says_which_methods_take_them(layer, shape):
-    (header,) = re.findall(r"^\| layer \| (.*) \|$", README, re.MULTILINE)
-    assert header.split(" | ") == [f"`{name}`" for name in METHODS]
-    (row,) = re.findall(rf"^\| {layer}[^|]*\| (.*) \|$", README, re.MULTILINE)
-    said = dict(zip(METHODS, row.split(" | "), strict=True))
-    refusals = {name: method_named(name).refusal(shape) for name in METHODS}
-    assert {name for name in METHODS if said[name] == "yes"} == {
-        name for name in METHODS if refusals[name] is None
-    }
-    assert all(answer == "yes" or answer.startswith("no") for answer in said.values())
 
 
 def test_the_readme_says_how_many_methods_a_job_tries():
