@@ -27,12 +27,13 @@ def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool
 
     Args:
         shape: of the layer.
-        method: its name; one that is not known here is taken for the most demanding.
+        method: its name; one that is not known here is taken for Tucker-2 at its greatest rank,
+            as is tensor_train, which is fitted by the same steps.
         ranks: that the method allows for the shape.
         data_aware: in the norm of the second moment of the layer's inputs.
     """
     outputs, inputs, *size = kernel_size(group_shape(shape))  # one group at a time
-    places, width = math.prod(size), (size or [1])[-1]
+    places, width = math.prod(size), math.prod(size[1:])  # spatial_svd parts the first axis
     patch = inputs * places
     weight, moment = outputs * patch, patch**2 if data_aware else 0
     if method == "svd":
@@ -51,13 +52,22 @@ def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool
         if data_aware:
             values += 4 * weight + start + moment + 5 * patch * terms + 2 * inputs**2
     else:
-        rank = ranks[-1]
+        rank = _widest(method, ranks)
         values = 5 * weight + EIGH * (outputs**2 + inputs**2)
         if data_aware:
             values += EIGH * inputs**2 + _reduction(weight, patch, inputs, rank, places)
     # Whether a moment is finite is asked of its absolute values.
     largest = max(values, 3 * weight + 5 * moment // 2)
     return VALUE_BYTES * (largest + (groups_of(shape) - 1) * (weight + moment))
+
+
+def _widest(method: str, ranks: Ranks) -> int:
+    """The input rank of the Tucker-2 that holds what is alive at once."""
+    if method == "tucker2":
+        return ranks[1]
+    if method == "block_term":  # all terms side by side
+        return max(ranks[:2]) * ranks[2]
+    return max(ranks)
 
 
 def _reduction(weight: int, patch: int, span: int, rank: int, places: int) -> int:

@@ -75,7 +75,7 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
             kept_dense[name] = _why_slower(found, dense_rows[name].latency_ms)
     names = [name for name in names if forms[name]]
     report(TIMING_SHARE, "collecting the inputs of the layers")
-    subject.collect(names)
+    subject.factors.collect(names)
     layers = []
     done, total = 0, sum(len(forms[name]) for name in names)
     for name in names:
@@ -86,7 +86,7 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
             rows += _predict(subject, name, form)
             done += 1
         rows = _front(rows)
-        subject.settle(name, [row.choice for row in rows if row.choice is not None])
+        subject.factors.settle(name, [row.choice for row in rows if row.choice is not None])
         if len(rows) == 1:
             kept_dense[name] = "none of its faster forms could be computed"
             continue
@@ -218,8 +218,7 @@ def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
     """The form with its relative squared output error; none if its factors cannot be computed."""
     trace = subject.traces[name]
     try:
-        subject.factors(name, form.choice)
-        loss = subject.error(name, form.choice)
+        loss = subject.factors.error(name, form.choice)
     except CompressError:
         return []
     if not math.isfinite(loss):

@@ -59,12 +59,12 @@ class Evaluator:
         self._table = table
         self._budget = budget
         # What an earlier job's table spared: one pass for all layers, not one for each plan.
-        subject.collect(
+        subject.factors.collect(
             [
                 layer.name
                 for layer in table.layers
                 if not all(
-                    row.choice is None or subject.has_factors(layer.name, row.choice)
+                    row.choice is None or subject.factors.known(layer.name, row.choice)
                     for row in layer.choices
                 )
             ]

@@ -3,14 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from compress.decompose.linalg import check_ranks
-from compress.equivalent import OutputError, dense_weight
 from compress.errors import CompressError, UnsupportedLayerError, WeightsError
 from compress.kernels import kernel_of, kernel_size, weight_of, weight_size
 from compress.methods.grid import cheaper_ranks, thinned
@@ -149,7 +147,7 @@ class Method:
                 kernel_of(shape, weight).chunk(groups), _each(metric, groups), strict=True
             )
         ]
-        return StagedFactors(self, shape, weight, metric, algorithms)
+        return StagedFactors(self, shape, weight.dtype, metric, algorithms)
 
     def _side_by_side(self, shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
         return side_by_side(self.layout(group_shape(shape), ranks), groups_of(shape))
@@ -159,13 +157,13 @@ class Method:
             raise UnsupportedLayerError(f"{self.name} cannot factorise {shape}: {reason}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StagedFactors:
     """The factors of one layer by one method at any ranks, and how far off they are."""
 
     method: Method
     shape: LayerShape
-    weight: Tensor
+    dtype: torch.dtype
     metric: Tensor | None
     algorithms: Sequence[Algorithm]  # one for each group
 
@@ -174,28 +172,22 @@ class StagedFactors:
         stages = self.method.stages(self.shape, ranks)
         groups = [algorithm.factors(ranks) for algorithm in self.algorithms]
         return {
-            stage.name: _joined(stage.shape, factors).to(self.weight.dtype, copy=True)
+            stage.name: _joined(stage.shape, factors).to(self.dtype, copy=True)
             for stage, *factors in zip(stages, *groups, strict=True)
         }
 
-    def error(self, ranks: Ranks) -> float:
-        """Squared relative output error of the factors, in the norm of the metric.
+    def error(self, ranks: Ranks) -> float | None:
+        """Squared relative output error of the factors, in the norm of the metric, if known.
 
-        Before the factors are rounded to the dtype of the weight. Costs next to nothing after
-        `factors` of the same ranks, where the algorithm knows it.
+        Before the factors are rounded to the dtype of the weight; next to nothing after `factors`
+        of the same ranks. None where there are groups, or the algorithm does not know it: then
+        `compress.equivalent` finds it from the factors.
 
         Raises:
             RankError: a rank lies outside what the weight allows.
         """
         first, *others = self.algorithms
-        if not others and isinstance(first, KnowsError):
-            return first.error(ranks)
-        stages = self.method.stages(self.shape, ranks)
-        return self._outputs.of(dense_weight(self.shape, stages, self.factors(ranks)))
-
-    @cached_property
-    def _outputs(self) -> OutputError:
-        return OutputError(kernel_of(self.shape, self.weight), self.metric)
+        return first.error(ranks) if not others and isinstance(first, KnowsError) else None
 
 
 def _joined(shape: LayerShape, factors: Sequence[Tensor]) -> Tensor:

@@ -37,11 +37,24 @@ def test_the_figures_of_a_layer_by_hand():
     assert moment_bytes(shape) == 8 * 3 * 100**2
 
 
-def test_a_method_that_is_not_known_counts_as_the_most_demanding():
-    known, unknown = (
-        peak_bytes(CONV, name, (64, 48), data_aware=True) for name in ("tucker2", "another")
-    )
-    assert unknown == known
+def test_what_is_fitted_as_tucker2_needs_as_much_at_its_greatest_rank():
+    def needed(name, ranks):
+        return peak_bytes(CONV, name, ranks, data_aware=True)
+
+    assert needed("another", (64, 48)) == needed("tucker2", (48, 64))
+    assert needed("tensor_train", (32, 80, 48)) == needed("tucker2", (48, 80))
+    assert needed("block_term", (16, 12, 4)) == needed("tucker2", (48, 64))
+
+
+def test_of_three_axes_spatial_svd_parts_the_first():
+    volume = ConvShape(in_channels=16, out_channels=32, kernel_size=(3, 3, 5))
+    image = ConvShape(in_channels=16, out_channels=32, kernel_size=(3, 15))
+    for data_aware in (False, True):
+        found, wanted = (
+            peak_bytes(shape, "spatial_svd", (16,), data_aware=data_aware)
+            for shape in (volume, image)
+        )
+        assert found == wanted
 
 
 def test_cp_of_512_channels_at_rank_512_stays_within_2_gib():

@@ -14,6 +14,7 @@ from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import Budget, ConfigError, Limits, Objective, SearchConfig
 from search.data import Arrays
+from search.factors import Factors
 from search.subject import Subject
 from search.table import ChoiceTable
 from tests.search.subjects import small, told_race, weighed_layers
@@ -83,8 +84,8 @@ def test_layers_of_every_kind_are_analysed_and_assembled():
         assert layer.dense.macs == subject.shape(layer.name).macs(
             subject.traces[layer.name].input_size
         )
-    subject.collect(list(kinds))
-    assert {name: subject.metric(name).shape for name in kinds} == kinds
+    subject.factors.collect(list(kinds))
+    assert {name: subject.factors.metric(name).shape for name in kinds} == kinds
     point = tuple(len(layer.choices) - 1 for layer in table.layers)
     assembled = subject.assemble(table.plan(point))
     parameters = sum(weight.numel() for weight in assembled.parameters())
@@ -98,14 +99,14 @@ def test_a_form_that_is_no_faster_than_one_that_can_do_more_is_not_decomposed(su
     def even(layers, example, **settings):
         return {name: 1.0 if name == "dense" else 0.5 for name in layers}
 
-    wanted = Subject.factors
+    wanted = Factors.of
 
     def noting(self, name, choice):
         asked.append((name, choice.method))
         return wanted(self, name, choice)
 
     monkeypatch.setattr(analysis, "time_layers", even)
-    monkeypatch.setattr(Subject, "factors", noting)
+    monkeypatch.setattr(Factors, "of", noting)
     found = analyse(subject, CONFIG, quiet)
     assert {name for name, _ in asked} >= {"conv2", "conv3"}
     assert len(set(asked)) == len(asked)
@@ -145,8 +146,8 @@ def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
 
 class _Moments:
     def __init__(self, subject, name):
-        subject.collect([name])
-        self.second = subject.metric(name)
+        subject.factors.collect([name])
+        self.second = subject.factors.metric(name)
 
 
 def test_costs_are_those_of_the_stages(subject):
@@ -222,14 +223,14 @@ def test_a_layer_that_is_called_twice_counts_twice(monkeypatch):
 
 
 def test_a_form_that_cannot_be_computed_is_left_out_and_the_others_stay(subject, monkeypatch):
-    wanted = Subject.factors
+    wanted = Factors.of
 
     def failing(self, name, choice):
         if name == "conv2" or choice.method == "svd":
             raise CompressError("it does not converge")
         return wanted(self, name, choice)
 
-    monkeypatch.setattr(Subject, "factors", failing)
+    monkeypatch.setattr(Factors, "of", failing)
     found = analyse(subject, CONFIG, quiet)
     assert found.kept_dense["conv2"] == "none of its faster forms could be computed"
     methods = {row.choice.method for layer in found.layers for row in layer.choices[1:]}
@@ -255,8 +256,8 @@ def test_progress_rises_from_0_to_1_and_says_what_is_done(subject):
 def test_the_factors_of_the_table_are_kept_and_the_moments_let_go(subject):
     found = analyse(subject, CONFIG, quiet)
     for layer in found.layers:
-        assert all(subject.has_factors(layer.name, row.choice) for row in layer.choices[1:])
-        assert subject.metric(layer.name) is None
+        assert all(subject.factors.known(layer.name, row.choice) for row in layer.choices[1:])
+        assert subject.factors.metric(layer.name) is None
 
 
 def test_the_table_survives_json(subject):

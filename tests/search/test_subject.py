@@ -16,6 +16,7 @@ from search.errors import DataError
 from search.subject import DeviceError, Subject, find_device
 from tests.search.subjects import small, told_race
 
+TRAIN = Choice("tensor_train", (8, 8, 8))  # which does not know its error
 AGREEMENT = Budget(max_loss=5, unit="points", metric="agreement")
 TOP1 = Budget(max_loss=5, unit="points", metric="top1")
 
@@ -125,14 +126,14 @@ def fixed():
 def test_what_was_settled_is_kept_and_the_rest_found_again(model):
     subject = prepared(model, arrays())
     kept, other = Choice("svd", (4,)), Choice("svd", (8,))
-    subject.collect(["conv3"])
-    wanted = {choice: subject.factors("conv3", choice) for choice in (kept, other)}
-    subject.settle("conv3", [kept])
-    assert subject.has_factors("conv3", kept)
-    assert not subject.has_factors("conv3", other)
-    assert subject.metric("conv3") is None
-    subject.collect(["conv3"])
-    again = subject.factors("conv3", other)
+    subject.factors.collect(["conv3"])
+    wanted = {choice: subject.factors.of("conv3", choice) for choice in (kept, other)}
+    subject.factors.settle("conv3", [kept])
+    assert subject.factors.known("conv3", kept)
+    assert not subject.factors.known("conv3", other)
+    assert subject.factors.metric("conv3") is None
+    subject.factors.collect(["conv3"])
+    again = subject.factors.of("conv3", other)
     for stage, factor in wanted[other].items():
         torch.testing.assert_close(again[stage], factor)
 
@@ -187,7 +188,7 @@ def limited(model, max_memory_bytes):
         limits=Limits(max_memory_bytes=max_memory_bytes),
     )
     subject = Subject.prepare(model, arrays(), config, {})
-    subject.collect(["conv3"])
+    subject.factors.collect(["conv3"])
     return subject
 
 
@@ -198,40 +199,45 @@ def test_a_layer_over_the_memory_is_decomposed_in_the_plain_norm_and_judged_on_i
     shape, weight = free.shape("conv3"), free.dense.conv3.weight.double()
     aware, plain = (
         METHODS["svd"].decompose(shape, weight, metric).factors((8,))["reduce"].float()
-        for metric in (free.metric("conv3"), None)
+        for metric in (free.factors.metric("conv3"), None)
     )
-    torch.testing.assert_close(free.factors("conv3", choice)["reduce"], aware)
+    torch.testing.assert_close(free.factors.of("conv3", choice)["reduce"], aware)
 
     def sized(shape, method, ranks, *, data_aware):
         return 2**31 if data_aware else 2**20
 
-    monkeypatch.setattr(subject_module, "peak_bytes", sized)
+    monkeypatch.setattr("search.factors.peak_bytes", sized)
     tight = limited(model, 2**30)
-    torch.testing.assert_close(tight.factors("conv3", choice)["reduce"], plain)
+    torch.testing.assert_close(tight.factors.of("conv3", choice)["reduce"], plain)
     assert not torch.allclose(aware, plain)
-    assert tight.error("conv3", choice) > free.error("conv3", choice)
+    assert tight.factors.error("conv3", choice) > free.factors.error("conv3", choice)
 
 
 def test_a_moment_over_the_memory_is_not_collected(model):
     moment = 3 * 8 * (12 * 9) ** 2  # of conv3's patches
-    assert limited(model, moment).metric("conv3") is not None
-    assert limited(model, moment - 1).metric("conv3") is None
+    assert limited(model, moment).factors.metric("conv3") is not None
+    assert limited(model, moment - 1).factors.metric("conv3") is None
 
 
 def test_a_decomposition_that_never_fits_is_an_error_with_both_figures(model):
     with pytest.raises(
         CompressError, match=r"needs [\d,]+ bytes, limits.max_memory_bytes is 1,000"
     ):
-        limited(model, 1000).factors("conv3", Choice("svd", (8,)))
+        limited(model, 1000).factors.of("conv3", Choice("svd", (8,)))
 
 
 def test_the_error_of_a_choice_is_that_of_its_factors(model):
     subject = prepared(model, arrays())
-    subject.collect(["conv3"])
+    subject.factors.collect(["conv3"])
     shape, weight = subject.shape("conv3"), subject.dense.conv3.weight
-    for choice in (Choice("svd", (8,)), Choice("tucker2", (8, 8)), Choice("spatial_svd", (8,))):
+    for choice in (
+        Choice("svd", (8,)),
+        Choice("tucker2", (8, 8)),
+        Choice("spatial_svd", (8,)),
+        TRAIN,
+    ):
         stages = METHODS[choice.method].stages(shape, choice.ranks)
-        found = dense_weight(shape, stages, subject.factors("conv3", choice))
-        expected = relative_error(weight, found, subject.metric("conv3"))
+        found = dense_weight(shape, stages, subject.factors.of("conv3", choice))
+        expected = relative_error(weight, found, subject.factors.metric("conv3"))
         # the factors are float32
-        assert subject.error("conv3", choice) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        assert subject.factors.error("conv3", choice) == pytest.approx(expected, rel=1e-4, abs=1e-9)
