@@ -156,6 +156,17 @@ EXAMPLES: Final[dict[str, tuple[Row, ...]]] = {
         Row("dropout", "Dropout", {"p": 0.5}),
         Row("classify", "Linear", {"in_features": 512, "out_features": 10}),
     ),
+    # (N, 3, 24, 24) -> (N, 10): the network of Song et al. 2021 on crops of CIFAR-10
+    "song_cifar": (
+        *_conv5("1", 3, 64),
+        *_conv5("2", 64, 64),
+        Row("flatten", "Flatten", {}),
+        Row("hidden", "Linear", {"in_features": 2304, "out_features": 384}),
+        Row("relu3", "ReLU", {}),
+        Row("narrow", "Linear", {"in_features": 384, "out_features": 192}),
+        Row("relu4", "ReLU", {}),
+        Row("classify", "Linear", {"in_features": 192, "out_features": 10}),
+    ),
 }
 
 ARCHITECTURES: Final = frozenset(EXAMPLES) | TORCHVISION

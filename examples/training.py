@@ -13,17 +13,8 @@ from torch.nn import functional as F
 from compress.catalog import EXAMPLES
 from compress.load import build_sequential
 
-
-def jitter(images: Tensor, generator: torch.Generator, shift: float, turn: float) -> Tensor:
-    """Each image of (N, C, H, W) shifted by up to `shift` of its size, turned by `turn` radians."""
-    count = len(images)
-    angle = (torch.rand(count, generator=generator) * 2 - 1) * turn
-    scale = 1 + (torch.rand(count, generator=generator) * 2 - 1) * 0.1
-    moves = (torch.rand(count, 2, 1, generator=generator) * 2 - 1) * shift * 2
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    turned = torch.stack([cos, -sin, sin, cos], 1).view(count, 2, 2)
-    grid = F.affine_grid(torch.cat([turned, moves], 2), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""A batch of images as they are learned from, made anew each time."""
 
 
 @torch.inference_mode()
@@ -44,8 +35,7 @@ def train(
     epochs: int,
     batch: int,
     rate: float,
-    shift: float,
-    turn: float,
+    augment: Augment,
     report: Callable[[int, nn.Module], None],
 ) -> nn.Module:
     """A network trained on float images in [0, 1] (N, C, H, W) and labels (N,); seeded."""
@@ -63,7 +53,7 @@ def train(
     for epoch in range(epochs):
         network.train()
         for chosen in torch.randperm(len(images), generator=generator).split(batch):
-            outputs = network(jitter(images[chosen], generator, shift, turn))
+            outputs = network(augment(images[chosen], generator))
             loss = F.cross_entropy(outputs, labels[chosen], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
@@ -82,8 +72,7 @@ def main(
     epochs: int,
     batch: int,
     rate: float,
-    shift: float,
-    turn: float,
+    augment: Augment,
 ) -> None:
     """Train, print the held-out accuracy after each epoch, save `model.safetensors`."""
     parser = argparse.ArgumentParser(description=f"Train {architecture} and save its weights.")
@@ -103,8 +92,7 @@ def main(
         epochs=arguments.epochs,
         batch=batch,
         rate=rate,
-        shift=shift,
-        turn=turn,
+        augment=augment,
         report=report,
     )
     save_file(network.state_dict(), folder / "model.safetensors")

@@ -1,7 +1,9 @@
 """Train `digits_cnn` on scikit-learn's handwritten digits: `python -m examples.digits.train`."""
 
+from functools import partial
 from pathlib import Path
 
+from examples.augmentation import jitter
 from examples.training import main
 from search.data import builtin
 
@@ -18,6 +20,5 @@ if __name__ == "__main__":
         epochs=40,
         batch=50,
         rate=0.05,
-        shift=0.08,
-        turn=0.2,
+        augment=partial(jitter, shift=0.08, turn=0.2),
     )

@@ -3,8 +3,10 @@
 The network is that of Song et al. 2021: 5x5 convolutions 1 -> 32 -> 64, then 512 and 10 units.
 """
 
+from functools import partial
 from pathlib import Path
 
+from examples.augmentation import jitter
 from examples.training import main
 from search.data import builtin
 from service.settings import Settings
@@ -22,6 +24,5 @@ if __name__ == "__main__":
         epochs=8,
         batch=100,
         rate=0.05,
-        shift=0.06,
-        turn=0.15,
+        augment=partial(jitter, shift=0.06, turn=0.15),
     )

@@ -1,0 +1,31 @@
+"""Train `song_cifar` on CIFAR-10: `python -m examples.cifar10.train`.
+
+The network is that of Song et al. 2021: 5x5 convolutions 3 -> 64 -> 64 on 24x24 crops, then 384,
+192 and 10 units. It is measured on the middle of the held-out images.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from examples.augmentation import center_crop, crop_and_flip
+from examples.training import main
+from search.data import builtin
+from service.settings import Settings
+
+SIDE = 24  # of the crops
+
+if __name__ == "__main__":
+    cifar = builtin("cifar10", Settings.from_environment().data_root)
+    assert cifar.train_images is not None
+    assert cifar.train_labels is not None
+    assert cifar.labels is not None
+    main(
+        "song_cifar",
+        (cifar.train_images / 255, cifar.train_labels),
+        (center_crop(cifar.images, SIDE) / 255, cifar.labels),
+        Path(__file__).parent,
+        epochs=18,
+        batch=100,
+        rate=0.05,
+        augment=partial(crop_and_flip, side=SIDE),
+    )
