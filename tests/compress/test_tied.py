@@ -11,6 +11,7 @@ from torch import nn
 from compress.artifact import write_result
 from compress.calibration import moments
 from compress.errors import PlanError
+from compress.layers import find_obstacles, tied_layers
 from compress.load import assign_, load
 from compress.plan import Choice, Plan
 from compress.reference import Reference
@@ -85,6 +86,22 @@ def test_what_was_tied_is_factorised_once_and_stays_tied(network):
     assert tied(model)
     factors = 3 * 6 * 3 + 6 * 3 + (6 if network is OneModule else 12)
     assert sum(p.numel() for p in model.parameters()) == factors + 3 * 6 + 6 * 3 + 6
+
+
+class Reader(nn.Module):
+    """Two layers of one weight, which a third module reads in its own way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.table = nn.Embedding(6, 6)
+        self.second.weight = self.table.weight = self.first.weight
+
+
+def test_layers_whose_weight_is_read_elsewhere_are_not_tied_to_be_factorised():
+    network = Reader()
+    assert tied_layers(network) == {}
+    assert "table" in find_obstacles(network)["first"]
 
 
 def test_biases_that_differ_stay_apart_and_those_that_do_not_stay_one():
