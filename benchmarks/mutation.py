@@ -1,6 +1,6 @@
-"""Faults put into `compress` one at a time, to see the tests find them: `python -m benchmarks.mutation`.
+"""Faults put into `compress`, one at a time, to see the tests find them.
 
-mutants.toml lists them by hand: in which file, what stands there, what is put in its place, and
+`python -m benchmarks.mutation`; mutants.toml lists them by hand: in which file, what stands there, what is put in its place, and
 the tests that should fail. A mutant that they let pass has survived, and the record says so.
 """
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 def copy_of_the_code(folder: Path) -> None:
     """The files of this checkout, as git knows them, in another folder."""
-    listed = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "-co", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, names):
         target = folder / name
