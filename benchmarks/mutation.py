@@ -1,7 +1,8 @@
 """Faults put into `compress`, one at a time, to see the tests find them.
 
-`python -m benchmarks.mutation`; mutants.toml lists them by hand: in which file, what stands there, what is put in its place, and
-the tests that should fail. A mutant that they let pass has survived, and the record says so.
+`python -m benchmarks.mutation`; mutants.toml lists them by hand: in which file, what stands there,
+what is put in its place, and the tests that should fail. A mutant that they let pass has survived,
+and the record says so.
 """
 
 import argparse
