@@ -32,7 +32,7 @@ def document(**changes):
         "stopped_by": None,
         "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
         "search": {"strategy": "estimation"},
-        "objective": {"device": "cpu", "batch": 8, "threads": 1},
+        "objective": {"device": "cpu", "batch": 8, "threads": 1, "fold_norms": False},
         "circumstances": {
             "device": "cpu",
             "name": "A Processor",
@@ -42,6 +42,7 @@ def document(**changes):
             "dtype": "float32",
             "versions": {"torch": "2.15.0"},
         },
+        "not_simplified": None,
         "splits": {"calibration": 512, "search": 4000, "confirmation": 6000},
         "dense": {
             "metric": "top1",
