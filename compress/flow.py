@@ -50,12 +50,13 @@ class Flow:
 
 
 class _Tracer(Tracer):
-    """Steps into containers and a user's own modules; torch's own layers and ours are leaves."""
+    """Steps into modules made of others, but not into torch's own, nor into factorised layers."""
 
     proxy_buffer_attributes = True  # a buffer that is read outside its module is seen
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FactorizedLayer) or super().is_leaf_module(m, module_qualified_name)
+        single = isinstance(m, FactorizedLayer) or next(m.children(), None) is None
+        return single or super().is_leaf_module(m, module_qualified_name)
 
 
 def _links(model: nn.Module, graph: Graph) -> Iterator[tuple[str, str]]:

@@ -7,26 +7,20 @@ Where a layer has too many weights for that, its bias alone is corrected (Nagel 
 Quantization Through Weight Equalization and Bias Correction", 2019).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from compress.calibration import evaluating, watching, windows
+from compress.calibration import evaluating
 from compress.errors import PlanError
 from compress.folding import Norm
-from compress.kernels import kernel_of, kernel_size, weight_of
-from compress.layers import layer_named, shape_of
-from compress.methods.groups import groups_of
+from compress.layers import layer_named
 from compress.pieces import is_linear
 from compress.plan import Plan
 from compress.reference import Reference
-from compress.shape import ConvShape
+from compress.refit import Form, refit_
 from compress.surgery import is_factorized
-
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean square of each regressor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +38,11 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
     """Bring the outputs of `model` nearer to the reference; the same call, the same result.
 
     First the last factor and bias of each factorised layer, in forward order, by ridge
-    regression; a ridge is chosen, and a layer changed at all, by the error on inputs that were
-    left out of the fit. Factors that layers share stay as they are, and so do those of a layer
-    that ends in a stage of another kind.
-    Then, likewise, the bias alone of layers that were not changed.
-    Then the running statistics of every batch norm. Each of the three steps is undone where it
-    raises the error of the network's outputs.
+    regression; the ridge, or that the bias alone is corrected, is chosen, and a layer changed at
+    all, by the error on inputs that were left out of the fit. Factors that layers share stay as
+    they are, and so do those of a layer that ends in a stage of another kind.
+    If that raises the error of the network's outputs, it is undone, and biases alone are tried.
+    Then the running statistics of every batch norm, undone likewise.
 
     Args:
         model: factorised by `plan`, on the device of the reference.
@@ -80,16 +73,17 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
             _put_back_(before)
             return True
 
-        def fitted(names: Sequence[str], bias_alone: bool) -> tuple[str, ...]:
-            before = _snapshot(stages[name] for name in names)
-            changed = tuple(
-                name for name in names if _refit_(model, stages[name], name, reference, bias_alone)
-            )
-            return () if changed and undone(before) else changed
+        def fitted(forms: Sequence[Form]) -> dict[str, Form]:
+            before = _snapshot(stages.values())
+            found = {name: refit_(model, stages[name], name, reference, forms) for name in names}
+            changed = {name: form for name, form in found.items() if form is not None}
+            return {} if changed and undone(before) else changed
 
-        refitted = fitted(names, False)
-        left = [name for name in names if name not in refitted and shape_of(stages[name]).bias]
-        corrected = fitted(left, True)
+        changed = fitted(("factor", "bias")) or fitted(("bias",))
+        refitted, corrected = (
+            tuple(name for name, form in changed.items() if form == wanted)
+            for wanted in ("factor", "bias")
+        )
         before = _snapshot(norms)
         recalibrated = _recalibrate_(model, norms, reference.batches) and not undone(before)
     return RepairReport(errors[0], errors[-1], refitted, corrected, recalibrated)
@@ -129,97 +123,6 @@ def _output_error(model: nn.Module, reference: Reference) -> float:
         for batch, answer in zip(reference.batches, reference.answers, strict=True)
     )
     return float(squares) / sum(answer.numel() for answer in reference.answers)
-
-
-def _refit_(
-    model: nn.Module, stage: nn.Module, name: str, reference: Reference, bias_alone: bool
-) -> bool:
-    """Refit the last stage of a layer; False, and no change, where inputs left out are not helped.
-
-    With h what enters the stage (a 1 for the bias appended) and r what its output lacks of the
-    dense layer's, the change of [weight, bias] is E[r h^T] (E[h h^T] + ridge)^-1: of each group by
-    itself. Of the bias alone, h is the 1.
-    """
-    shape, weight = shape_of(stage), stage.get_parameter("weight")
-    groups = groups_of(shape)
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    outputs, *rest = kernel_size(shape)
-    current = kernel_of(shape, weight).to(exact)
-    current = current.reshape(groups, outputs // groups, -1)  # (G, O / G, D / G)
-    if shape.bias:
-        bias = stage.get_parameter("bias").to(exact)
-        current = torch.cat([current, bias.view(*current.shape[:2], 1)], 2)
-    size = 1 if bias_alone else current.shape[2]
-    gram = current.new_zeros(2, groups, size, size, dtype=torch.float64)
-    cross = current.new_zeros(2, *current.shape[:2], size, dtype=torch.float64)
-    inputs = _inputs(model, stage, reference.calls[name], reference.batches)
-    for x, sample in zip(inputs, reference.samples[name], strict=True):
-        seen = windows(shape, x) if isinstance(shape, ConvShape) else x
-        h = _grouped(seen[sample.index].to(exact), groups)
-        if shape.bias:
-            h = torch.cat([h, torch.ones_like(h[..., :1])], 2)
-        lack = _grouped(sample.outputs.to(exact), groups) - h @ current.mT
-        h = h[..., -size:]
-        for fold in (0, 1):
-            chosen = sample.fold == fold
-            gram[fold] += h[:, chosen].mT @ h[:, chosen]
-            cross[fold] += lack[:, chosen].mT @ h[:, chosen]
-
-    scale = gram.sum(0).diagonal(dim1=1, dim2=2).sqrt()[:, None]
-    scale[scale == 0] = 1
-    gram /= scale.mT * scale
-    cross /= scale
-
-    def left_out(ridge: float) -> float:
-        """Change of the squared error on each half of the inputs by a fit to the other half."""
-        error = 0.0
-        for fit, test in ((0, 1), (1, 0)):
-            change = _solve(gram[fit], cross[fit], ridge / 2)
-            error += float((change * (change @ gram[test] - 2 * cross[test])).sum())
-        return error
-
-    ridge = min(RIDGES, key=left_out)
-    if not left_out(ridge) < 0:
-        return False
-    change = (_solve(gram.sum(0), cross.sum(0), ridge) / scale).to(exact)
-    if shape.bias:
-        stage.get_parameter("bias").add_(change[..., -1].flatten())
-        change = change[..., :-1]
-    if not bias_alone:
-        weight.add_(weight_of(shape, change.reshape(outputs, *rest)))
-    return True
-
-
-def _grouped(rows: Tensor, groups: int) -> Tensor:
-    """(K, channels, ...) as (G, K, values of a group)."""
-    return rows.reshape(len(rows), groups, -1).transpose(0, 1)
-
-
-def _solve(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
-    """cross (gram + ridge I)^-1, for each group."""
-    ridged = gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(ridged, cross, left=False)
-
-
-def _inputs(
-    model: nn.Module, stage: nn.Module, calls: int, batches: Sequence[Tensor]
-) -> Iterator[Tensor]:
-    """What enters `stage`, call by call; each forward pass ends with the last call."""
-    for batch in batches:
-        seen: list[Tensor] = []
-
-        def take(x: Tensor, seen: list[Tensor] = seen) -> None:
-            seen.append(x)
-            if len(seen) == calls:
-                raise _EnoughError
-
-        with suppress(_EnoughError), watching({stage: take}):
-            model(batch)
-        yield from seen
-
-
-class _EnoughError(Exception):
-    """Ends a forward pass whose rest is of no use."""
 
 
 def _recalibrate_(model: nn.Module, norms: Sequence[Norm], batches: Sequence[Tensor]) -> bool:

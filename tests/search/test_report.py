@@ -149,6 +149,14 @@ def test_what_the_speed_up_holds_for_is_said():
     assert "allocator: freed memory kept (torch 2.15.0)" in text
 
 
+def test_norms_that_were_folded_are_named_or_why_not():
+    objective = document()["objective"] | {"fold_norms": True}
+    assert "In both, batch norms were folded" in markdown(document(objective=objective))
+    refused = markdown(document(objective=objective, not_simplified="it cannot be traced"))
+    assert "Batch norms were folded in neither: it cannot be traced." in refused
+    assert "folded" not in markdown(document())
+
+
 def test_a_promise_without_confidence_claims_none():
     budget = {"max_loss": 2, "unit": "relative_percent", "metric": "loss", "confidence": None}
     text = markdown(document(budget=budget))
