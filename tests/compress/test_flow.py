@@ -21,6 +21,11 @@ class Net(nn.Module):
         return self.second(self.first(x))
 
 
+class Product(nn.Module):
+    def forward(self, x, y):
+        return x * y
+
+
 class ReadTwice(Net):
     def forward(self, x):
         y = self.first(x)
@@ -35,6 +40,15 @@ class ReadByAFunction(Net):
 class ReadThroughAView(Net):
     def forward(self, x):
         return self.second(self.first(x).flip(2))
+
+
+class ReadWithMore(Net):
+    def __init__(self):
+        super().__init__()
+        self.second = Product()
+
+    def forward(self, x):
+        return self.second(self.first(x), x)
 
 
 class FirstCalledTwice(Net):
@@ -93,6 +107,7 @@ BREAKING = [
     ReadTwice,
     ReadByAFunction,
     ReadThroughAView,
+    ReadWithMore,
     FirstCalledTwice,
     SecondCalledTwice,
     WeightRead,
