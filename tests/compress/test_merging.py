@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -37,6 +37,7 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     widths=st.lists(st.integers(1, 6), min_size=3, max_size=5),
     biases=st.lists(st.booleans(), min_size=4, max_size=4),
@@ -58,6 +59,7 @@ def test_a_row_of_layers_computes_the_same_with_fewer_parameters(widths, biases,
     assert merged(model, Flow.of(model, x)) == {}
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     kernel=st.integers(1, 3),
     stride=st.integers(1, 2),
