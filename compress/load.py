@@ -8,7 +8,8 @@
 
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
 architecture of the dense network and the plain torch layers that stand in place of each layer
-that was factorised. Networks of torchvision are built by torchvision, without a download. For
+that was changed: several where it was factorised, none where it is done by the layer before, as a
+batch norm can be. Networks of torchvision are built by torchvision, without a download. For
 a network of your own, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
 """
 
@@ -70,7 +71,7 @@ Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in orde
 
 
 class FactorizedLayer(nn.Sequential):
-    """Plain layers in a row that stand in place of one dense layer."""
+    """Plain layers in a row that stand in place of one dense layer; none are an identity."""
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -298,7 +299,7 @@ def main() -> None:
     with torch.inference_mode():
         output = model(zeros)
     print(f"{len(present)} of {len(manifest['files'])} files are here, each as it was written")
-    print(f"{len(manifest['layers'])} layers factorised")
+    print(f"{sum(len(rows) > 1 for rows in manifest['layers'].values())} layers factorised")
     print(f"{sum(p.numel() for p in parameters):,} parameters")
     print(f"{tuple(zeros.shape)} -> {tuple(output.shape)}")
 

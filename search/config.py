@@ -76,6 +76,9 @@ class Objective:
     batch: Annotated[int, Ge(1), Le(4096)] = 1
     threads: Annotated[int, Ge(1), Le(64)] = 1
     dtype: Literal["float32"] = "float32"
+    fold_norms: bool = False
+    """Whether batch norms go into the layers before them, in the dense network that is timed too.
+    Faster by a few percent or more; the result has no norms to be trained with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,7 @@ def confirm(
     passed = [finalist for finalist in tested if finalist.passed]
     racing = passed[-RACING:] or tested[:1]
     timed = race(
-        {"dense": subject.dense} | {str(i): entry.model for i, entry in enumerate(racing)},
+        {"dense": subject.opponent} | {str(i): entry.model for i, entry in enumerate(racing)},
         subject.example,
         threads=config.objective.threads,
         seconds=RACE_SECONDS,
@@ -195,7 +195,7 @@ def _dense(
         sentence=sentence,
         point=table.dense_point,
         plan=Plan(),
-        model=subject.dense,
+        model=subject.opponent,
         measured=None,
         nearest_max_loss=None,
         tested=tuple(tested),

@@ -99,7 +99,7 @@ class Evaluator:
         loss = loss_on(subject.search, model, budget, stop_early=True)
         allowed = allowed_on(subject.search, budget)
         timed = race(
-            {"dense": subject.dense, "candidate": model},
+            {"dense": subject.opponent, "candidate": model},
             subject.example,
             threads=subject.config.objective.threads,
             seconds=RACE_SECONDS,

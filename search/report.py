@@ -9,6 +9,7 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     objective                as ordered, with the device that `auto` came to
     circumstances            what the times hold for: device by name, threads, runtime,
                              allocator, versions
+    not_simplified           why no network was simplified, batch norms folded say; or null
     splits                   number of images that calibrated, searched and confirmed
     dense                    metric, value (percent where counted), latency_ms, parameters, macs
     result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
@@ -131,6 +132,12 @@ def _method(document: Mapping[str, Any]) -> Iterator[str]:
         "confidence holds without correction (fixed-sequence testing, Maurer, Hothorn and "
         "Lehmacher 1995). Dense and result were timed in turns, in random order."
     )
+    if document["objective"]["fold_norms"]:
+        yield (
+            "In both, batch norms were folded into the layers before them."
+            if document["not_simplified"] is None
+            else f"Batch norms were folded in neither: {document['not_simplified']}."
+        )
 
 
 def _use(document: Mapping[str, Any]) -> Iterator[str]:

@@ -173,6 +173,7 @@ def evidence(
             "confirmation": len(subject.confirmation),
         },
         "dense": subject.baseline.as_json(),
+        "not_simplified": subject.not_simplified,
         "result": confirmation.measured,
         "layers": [
             _layer(layer, row)

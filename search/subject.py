@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibration import trace
+from compress.flow import Flow
 from compress.layers import inspect
 from compress.load import replace_
 from compress.plan import Plan
 from compress.reference import Reference
 from compress.repair import repair_
 from compress.shape import LayerShape
+from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized
 from search.config import UNLABELLED, SearchConfig
 from search.data import Arrays
@@ -74,6 +76,11 @@ class Subject:
         self.example = example  # (batch, C, H, W), the input that is timed
         self.layers = inspect(dense)
         self.traces = trace(dense, example)
+        self.flow = Flow.of(dense, example)
+        opponent = copy.deepcopy(dense)
+        simplification = self._simplify_(opponent)
+        self.not_simplified = simplification.reason
+        self.opponent = opponent if simplification.changed else dense  # what candidates race
         self.parameters = sum(weight.numel() for weight in dense.parameters())
         self.baseline = self._measure()
         self.factors = Factors(
@@ -143,7 +150,7 @@ class Subject:
         return shape
 
     def assemble(self, plan: Plan) -> nn.Module:
-        """The dense network with the plan's layers factorised, then repaired; in eval mode.
+        """The dense network with the plan's layers factorised, repaired, simplified; in eval mode.
 
         The last one is kept, since it is asked for again when it is to be stored: leave it as it
         is, or copy it.
@@ -171,7 +178,13 @@ class Subject:
             },
         )
         repair_(model, plan, self._reference_for(plan))
+        if self.not_simplified is None:
+            self._simplify_(model)
         return model
+
+    def _simplify_(self, model: nn.Module) -> Simplification:
+        fold_norms = self.config.objective.fold_norms
+        return simplify_(model, self.flow, self.calibration[0], fold_norms=fold_norms)
 
     def _reference_for(self, plan: Plan) -> Reference:
         """What repair is held against: asked anew only where a plan has a layer not asked about."""
@@ -185,7 +198,7 @@ class Subject:
     def _measure(self) -> Baseline:
         budget, objective = self.config.budget, self.config.objective
         values = self.search.dense_values(budget.metric)
-        timed = race({"dense": self.dense}, self.example, threads=objective.threads)
+        timed = race({"dense": self.opponent}, self.example, threads=objective.threads)
         return Baseline(
             metric=budget.metric,
             value=budget.shown(float(values.mean())),

@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.flow import Flow
+from compress.simplify import simplify_
 from search.measurement import Ratio, Timing, race
 
 # Largest difference to model.pt2 as a share of the largest output: float32 round-off.
@@ -141,7 +143,7 @@ def _loader(path: Path) -> ModuleType:
 
 def _reloaded(manifest: dict[str, Any], network: nn.Module) -> Check:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    layers = len(manifest["layers"])
+    layers = sum(len(rows) > 1 for rows in manifest["layers"].values())
     return Check(
         "reload", True, f"{layers} layer{'s' * (layers != 1)} factorised, {parameters:,} parameters"
     )
@@ -179,16 +181,18 @@ def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
 def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
     """Timed at the batch size, threads and kind of device that the job was about."""
     # A cancelled job's result carries no objective: what it found was never confirmed.
-    unknown = {"batch": 1, "threads": 1, "device": "cpu"}
+    unknown = {"batch": 1, "threads": 1, "device": "cpu", "fold_norms": False}
     objective = unknown | manifest["evidence"].get("objective", {})
     batch, threads = objective["batch"], objective["threads"]
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-    dense: nn.Module = loader.build_dense(manifest["architecture"])
+    dense: nn.Module = loader.build_dense(manifest["architecture"]).eval()
+    example = _inputs(manifest, batch)
+    simplify_(dense, Flow.of(dense, example), example, fold_norms=objective["fold_norms"])
     # The allocator as it comes goes first: once it keeps memory there is no way back.
     as_it_comes, found = (
         race(
-            {"dense": dense.eval().to(device), "result": network.to(device)},
-            _inputs(manifest, batch).to(device),
+            {"dense": dense.to(device), "result": network.to(device)},
+            example.to(device),
             threads=threads,
             seconds=TIMING_SECONDS,
             keep_freed=keep,

@@ -182,6 +182,53 @@ def test_what_does_not_help_inputs_left_out_of_the_fit_is_not_changed():
     assert same(model, before)
 
 
+def few_inputs(bias):
+    """Eight inputs for 64 weights a row, as above, and outputs that are all shifted."""
+    dense = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 8, bias=bias))
+    dense.requires_grad_(False)
+    model, plan = copy.deepcopy(dense), Plan({"0": Choice("svd", (8,))})
+    factorize_(model, plan)
+    model[0][0].weight.normal_()
+    model[0][1].weight.zero_()
+    dense[0].weight[:] *= 0.01
+    model[0][1].bias += 2
+    return dense, model, plan
+
+
+def test_where_the_weights_cannot_be_fitted_the_bias_alone_is():
+    dense, model, plan = few_inputs(bias=True)
+    x = torch.randn(8, 64)
+    weights = model[0][1].weight.clone()
+    report = repaired(model, dense, plan, [x])
+    assert (report.refitted, report.corrected) == ((), ("0",))
+    assert torch.equal(model[0][1].weight, weights)
+    torch.testing.assert_close(model[0](x).mean(0), dense[0](x).mean(0), rtol=1e-3, atol=1e-3)
+    assert report.error_after < 0.1 * report.error_before
+
+
+def test_biases_that_would_lead_farther_off_are_put_back(monkeypatch):
+    dense, model, plan = few_inputs(bias=True)
+    model[2].bias += 1  # which the shifted inputs happen to make up for, say
+    before = states(model)
+    errors = iter([1.0, 2.0, 2.0])
+    monkeypatch.setattr("compress.repair._output_error", lambda *_: next(errors))
+    report = repaired(model, dense, plan, [torch.randn(8, 64)])
+    assert (report.refitted, report.corrected) == ((), ())
+    assert report.error_after == 1.0
+    assert same(model, before)
+
+
+def test_a_layer_that_ends_in_another_kind_of_stage_is_left(tiny):
+    model = copy.deepcopy(tiny)
+    factorize_(model, PLANS["svd"])
+    model.conv2.add_module("last", nn.Flatten(0, 0))
+    before = states(model.conv2)
+    report = repaired(model, tiny, PLANS["svd"], [images(64)])
+    assert report.refitted
+    assert "conv2" not in (*report.refitted, *report.corrected)
+    assert same(model.conv2, before)
+
+
 def test_norms_get_the_average_over_all_images():
     """The batches are unequal, and the average must not see it."""
     dense = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten()).eval()
@@ -222,7 +269,7 @@ def test_a_refit_that_would_lead_farther_off_is_undone(tiny, monkeypatch):
         stage.weight.add_(100)
         return True
 
-    monkeypatch.setattr("compress.repair._refit_", spoil_)
+    monkeypatch.setattr("compress.repair.refit_", spoil_)
     report = repaired(model, tiny, plan, batches)
     assert report.refitted == ()
     weights = {key: value for key, value in before.items() if "norm" not in key}

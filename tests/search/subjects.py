@@ -58,6 +58,8 @@ class WrittenSubject:
         self.labels = labels
         self.device = CPU
         self.dense = Lookup(right_and_wrong(labels, dense_wrong))
+        self.opponent = self.dense
+        self.not_simplified = None
         self.search = samples(labels, self.dense)
         self.confirmation = samples(labels, self.dense)
         self.calibration = [torch.zeros(1, 1, 1, 1)]

@@ -32,7 +32,7 @@ def document(**changes):
         "stopped_by": None,
         "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
         "search": {"strategy": "estimation"},
-        "objective": {"device": "cpu", "batch": 8, "threads": 1},
+        "objective": {"device": "cpu", "batch": 8, "threads": 1, "fold_norms": False},
         "circumstances": {
             "device": "cpu",
             "name": "A Processor",
@@ -42,6 +42,7 @@ def document(**changes):
             "dtype": "float32",
             "versions": {"torch": "2.15.0"},
         },
+        "not_simplified": None,
         "splits": {"calibration": 512, "search": 4000, "confirmation": 6000},
         "dense": {
             "metric": "top1",
@@ -146,6 +147,14 @@ def test_what_the_speed_up_holds_for_is_said():
     text = markdown(document())
     assert "A Processor (cpu), batch 8, 1 thread, float32, torch eager mode, " in text
     assert "allocator: freed memory kept (torch 2.15.0)" in text
+
+
+def test_norms_that_were_folded_are_named_or_why_not():
+    objective = document()["objective"] | {"fold_norms": True}
+    assert "In both, batch norms were folded" in markdown(document(objective=objective))
+    refused = markdown(document(objective=objective, not_simplified="it cannot be traced"))
+    assert "Batch norms were folded in neither: it cannot be traced." in refused
+    assert "folded" not in markdown(document())
 
 
 def test_a_promise_without_confidence_claims_none():

@@ -1,8 +1,10 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from compress.load import load
 from compress.surgery import is_factorized
@@ -109,6 +111,20 @@ def test_the_files_of_a_result_load_to_the_network_that_was_confirmed(tmp_path, 
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["input_shape"] == [3, 8, 8]
     assert "report.md" in manifest["files"]
+
+
+def test_a_result_without_norms_is_what_was_confirmed(tmp_path):
+    config = replace(order(), objective=Objective(device="cpu", fold_norms=True))
+    result = search_ranks(small(), images(), config, SMALL_ARCHITECTURE)
+    result.save(tmp_path)
+    assert result.evidence["not_simplified"] is None
+    assert len(result.confirmation.plan) > 0
+    network, x = load(tmp_path), result.subject.example
+    assert torch.equal(network(x), result.confirmation.model(x))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), network(x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_evidence_is_json_without_nan_and_knows_the_device(subject, table):

@@ -241,3 +241,54 @@ def test_the_error_of_a_choice_is_that_of_its_factors(model):
         expected = relative_error(weight, found, subject.factors.metric("conv3"))
         # the factors are float32
         assert subject.factors.error("conv3", choice) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def norms(network):
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def test_norms_are_folded_in_both_networks_that_race(model, monkeypatch):
+    raced = []
+
+    def race(networks, *arguments, **more):
+        raced.extend(networks.values())
+        return told_race(networks, *arguments, **more)
+
+    monkeypatch.setattr(subject_module, "race", race)
+    subject = prepared(model, arrays(), fold_norms=True)
+    found = subject.assemble(Plan({"conv3": Choice("svd", (8,))}))
+    assert raced == [subject.opponent]
+    assert subject.not_simplified is None
+    assert len(norms(subject.dense)) == 3  # layers are factorised as they came
+    assert not norms(subject.opponent)
+    assert not norms(found)
+    x = subject.example
+    torch.testing.assert_close(subject.opponent(x), subject.dense(x), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(found(x), subject.opponent(x))
+
+
+def test_norms_stay_where_nothing_else_is_ordered(model):
+    subject = prepared(model, arrays())
+    assert subject.opponent is subject.dense
+    assert len(norms(subject.assemble(Plan({"conv3": Choice("svd", (8,))})))) == 3
+
+
+def test_what_cannot_be_traced_races_as_it_came(model):
+    class Deciding(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x.mean() > -1e9 else x
+
+    network = Deciding(*model.children()).eval()
+    subject = prepared(network, arrays(), fold_norms=True)
+    assert subject.not_simplified.startswith("it cannot be traced")
+    assert subject.opponent is subject.dense
+    assert len(norms(subject.assemble(Plan({"6": Choice("svd", (8,))})))) == 3
+
+
+def test_linear_neighbours_are_multiplied_out_in_both():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 24), nn.Linear(24, 5)).eval()
+    data = Arrays(images=torch.randint(0, 256, (120, 3, 4, 4)).byte(), labels=None)
+    subject = prepared(network, data)
+    found = subject.assemble(Plan({"1": Choice("svd", (2,))}))
+    assert [tuple(w.shape) for w in subject.opponent.parameters() if w.ndim > 1] == [(5, 48)]
+    assert [tuple(w.shape) for w in found.parameters() if w.ndim > 1] == [(2, 48), (5, 2)]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress import load
 from search import verification
+from search.measurement import race
 from search.verification import verify
 
 SIZE = (1, 6, 6)
@@ -219,3 +220,31 @@ def test_the_command_ends_with_2_where_there_is_no_result(run, tmp_path):
     code, _, err = run(tmp_path / "text")
     assert code == 2
     assert "a folder or a zip was wanted" in err
+
+
+@pytest.mark.parametrize("fold_norms", [True, False])
+def test_dense_is_timed_as_the_result_was(result, monkeypatch, fold_norms):
+    rows = [*DENSE[:1], ["norm", "BatchNorm2d", {"num_features": 8}], *DENSE[1:]]
+    weights = load_file(result / "model.safetensors")
+    if not fold_norms:
+        weights |= {f"norm.{key}": value for key, value in nn.BatchNorm2d(8).state_dict().items()}
+    save_file(weights, result / "model.safetensors")
+    (result / "model.pt2").unlink()
+    write_manifest(
+        result,
+        architecture={"registry": "examples", "name": "tiny", "rows": rows},
+        layers={"conv": STAGES} | ({"norm": []} if fold_norms else {}),
+        evidence={"objective": OBJECTIVE | {"fold_norms": fold_norms}},
+    )
+    raced = []
+
+    def watched(networks, *arguments, **more):
+        raced.append(
+            [sum(type(m) is nn.BatchNorm2d for m in n.modules()) for n in networks.values()]
+        )
+        return race(networks, *arguments, **more)
+
+    monkeypatch.setattr(verification, "race", watched)
+    found = verify(result)
+    assert found.checks[1].detail.startswith("1 layer factorised, ")
+    assert raced == [[1 - fold_norms] * 2] * 2
