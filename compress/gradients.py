@@ -8,7 +8,7 @@ far less variance: where the network is sure, hardly any drawn label would be an
 answer, and the gradients of nearly all inputs would vanish.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,8 @@ from compress.errors import CompressError
 from compress.kernels import kernel_size
 from compress.layers import shape_of
 from compress.methods.groups import groups_of
-from compress.shape import ConvShape, LayerShape
+from compress.shape import ConvShape
+from compress.shrinkage import shrunk
 
 Likelihood = Literal["classes", "values"]
 """What an answer says: the logits (N, C, ...) of classes, or values, of variance one."""
@@ -32,9 +33,15 @@ Likelihood = Literal["classes", "values"]
 class GradientMoments:
     """Averages over all outputs of a layer, on the layer's device."""
 
-    second: Tensor  # (O, O) or (G, O / G, O / G) float64, the mean of g g^T
+    second: Tensor  # (O, O) or (G, O / G, O / G) float64, the mean of g g^T; (O,) its diagonal
     count: int
     inputs: int  # of the network, over which the loss was summed
+    is_diagonal: bool = False
+
+    @property
+    def metric(self) -> Tensor:
+        """What to decompose by: of few gradients drawn towards equal variances."""
+        return self.second if self.is_diagonal else shrunk(self.second, self.count)
 
 
 def gradient_moments(
@@ -42,26 +49,29 @@ def gradient_moments(
     batches: Iterable[Tensor],
     names: Iterable[str],
     *,
+    diagonal: Collection[str] = (),
     labels: Iterable[Tensor] | None = None,
     likelihood: Likelihood = "classes",
 ) -> dict[str, GradientMoments]:
     """The second moment of each input's loss gradient at the outputs of the layers `names`.
 
     One pass forward and backward over the batches, in eval mode; the activations of one batch are
-    held. Every call of a layer counts. The same call, the same result.
+    held. Every call of a layer counts. Zeros of a layer that no answer depends
+    on. The same call, the same result.
 
     Args:
         model: answers a batch by one tensor.
         batches: of inputs, (N, ...) each.
         names: of plain layers.
+        diagonal: those of which the variances alone are wanted.
         labels: of each batch, (N,), where the gradients are to be those of their cross-entropy.
         likelihood: of the answers, where there are no labels.
 
     Raises:
         UnsupportedLayerError: a layer is no plain convolution and no plain Linear.
-        CompressError: a layer is never called, or a gradient is not finite.
+        CompressError: a gradient is not finite.
     """
-    sums = {name: _Sums(model.get_submodule(name)) for name in names}
+    sums = {name: _Sums(model.get_submodule(name), diagonal=name in diagonal) for name in names}
     generator = torch.Generator().manual_seed(0)
     given = None if labels is None else iter(labels)
     inputs = 0
@@ -131,15 +141,14 @@ def _watching_gradients(sums: "Iterable[_Sums]") -> Iterator[None]:
 class _Sums:
     """Running sums over the gradients at the outputs of one layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, *, diagonal: bool) -> None:
         self.layer = layer
-        self._shape: LayerShape = shape_of(layer)
+        self._shape = shape_of(layer)
         groups, outputs = groups_of(self._shape), kernel_size(self._shape)[0]
         self._size = groups, outputs // groups
+        size = self._size if diagonal else (*self._size, outputs // groups)
         device = next(layer.parameters()).device
-        self._second = torch.zeros(
-            groups, self._size[1], self._size[1], dtype=torch.float64, device=device
-        )
+        self._second = torch.zeros(size, dtype=torch.float64, device=device)
         self._count = 0
 
     def add(self, gradient: Tensor) -> None:
@@ -148,13 +157,14 @@ class _Sums:
         rows = gradient.reshape(-1, *self._size).transpose(0, 1)  # (G, outputs, O / G)
         if rows.dtype in (torch.float16, torch.bfloat16):
             rows = rows.float()
-        self._second += rows.mT @ rows
+        self._second += rows.square().sum(1) if self._second.ndim == 2 else rows.mT @ rows
         self._count += rows.shape[1]
 
     def averages(self, name: str, inputs: int) -> GradientMoments:
-        if not self._count:
-            raise CompressError(f"no answer depends on what layer {name!r} puts out")
-        second = (self._second + self._second.mT) / (2 * self._count)
+        second = self._second / max(self._count, 1)
+        if second.ndim == 3:
+            second = (second + second.mT) / 2
         if not second.isfinite().all():
             raise CompressError(f"the gradient at the outputs of layer {name!r} is not finite")
-        return GradientMoments(second[0] if len(second) == 1 else second, self._count, inputs)
+        joined = second[0] if len(second) == 1 else second
+        return GradientMoments(joined, self._count, inputs, is_diagonal=second.ndim == 2)

@@ -7,8 +7,10 @@ Curvature", 2015; for convolutions Grosse and Martens, "A Kronecker-factored App
 Matrix for Convolution Layers", 2016).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -28,6 +30,17 @@ class ModeMoments:
 
     channels: Tensor  # (I, I), or (I,): its diagonal
     axes: tuple[Tensor, ...] = ()  # (k, k) of each axis in space, of trace 1
+
+    @classmethod
+    def of(cls, second: Tensor, size: Sequence[int]) -> Self:
+        """The product with the partial traces of a whole second moment.
+
+        Args:
+            second: (D, D), or (G, D / G, D / G) of each group's.
+            size: (I, *kernel), (I / G, *kernel) of groups.
+        """
+        channels, *axes = (_partial_trace(second, size, mode) for mode in range(len(size)))
+        return cls(channels, tuple(map(of_trace_one, axes)))
 
     def split(self, groups: int) -> "list[ModeMoments]":
         """Those of each group."""
@@ -68,6 +81,15 @@ class Metric:
             inputs = (None,) * groups if self.inputs is None else _unbound(self.inputs, groups)
         return [Metric(*each) for each in zip(inputs, outputs, strict=True)]
 
+    @property
+    def mode_moments(self) -> dict[int, Tensor]:
+        """Mode of the kernel -> its moment: all that becomes the identity in `coordinates`."""
+        moments = {} if self.outputs is None else {OUTPUTS: self.outputs}
+        if isinstance(self.inputs, ModeMoments):
+            moments[CHANNELS] = self.inputs.channels
+            moments |= dict(enumerate(self.inputs.axes, AXES))
+        return moments
+
     def coordinates(self, kernel: Tensor) -> tuple[Coordinates, Tensor | None]:
         """Coordinates of a kernel without groups, and the second moment that is its norm there.
 
@@ -79,10 +101,7 @@ class Metric:
         Raises:
             CompressError: the metric does not fit the kernel, or is not finite.
         """
-        moments = {} if self.outputs is None else {OUTPUTS: self.outputs}
-        if isinstance(self.inputs, ModeMoments):
-            moments[CHANNELS] = self.inputs.channels
-            moments |= dict(enumerate(self.inputs.axes, AXES))
+        moments = self.mode_moments
         for mode, moment in moments.items():
             _check(moment, mode, kernel)
         within = None if isinstance(self.inputs, ModeMoments) else self.inputs
@@ -128,6 +147,18 @@ class MetricError:
         kernel = kernel.detach().double()
         groups = kernel.chunk(len(self._coordinates))
         return torch.cat([c.enter(g) for c, g in zip(self._coordinates, groups, strict=True)])
+
+
+def of_trace_one(moment: Tensor) -> Tensor:
+    """A moment (..., n, n) over its trace; zeros stay."""
+    trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    return moment / trace.clamp_min(torch.finfo(moment.dtype).tiny)
+
+
+def _partial_trace(second: Tensor, size: Sequence[int], mode: int) -> Tensor:
+    before, after = math.prod(size[:mode]), math.prod(size[mode + 1 :])
+    blocks = second.reshape(*second.shape[:-2], *(before, size[mode], after) * 2)
+    return torch.einsum("...asbatb->...st", blocks)
 
 
 def _unbound(moment: Tensor, groups: int) -> tuple[Tensor, ...]:

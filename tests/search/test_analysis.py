@@ -118,9 +118,9 @@ def test_layers_come_in_the_order_in_which_the_network_calls_them(subject):
     assert names == sorted(names)  # conv1, conv2, conv3
 
 
-def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
+def test_the_predicted_loss_is_the_error_of_the_layers_output():
     """Oracle: both layers run on the calibration images."""
-    moments = {}
+    subject = prepared(small(), replace(CONFIG, importance="output"))
     found = analyse(subject, CONFIG, quiet)
     x = torch.cat(subject.calibration)
     inputs = {}
@@ -147,7 +147,7 @@ def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
 class _Moments:
     def __init__(self, subject, name):
         subject.factors.collect([name])
-        self.second = subject.factors.metric(name)
+        self.metric = subject.factors.metric(name)
 
 
 def test_costs_are_those_of_the_stages(subject):
