@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor
 
-from benchmarks.activations import activation_rows, activation_targets, ranks_for
+from benchmarks.activations import activation_rows, activation_targets
+from benchmarks.metrics import metric_rows, metric_targets
+from benchmarks.networks import ranks_for, trained_networks
 from benchmarks.record import RESULTS, ROOT, Record, Target
 from compress.calibration import moments
 from compress.catalog import EXAMPLES
@@ -85,15 +87,20 @@ def main() -> None:
         if (kernel.metric is not None or not aware)
         and (kernel.weight.shape[0] < 512 or not method.name.startswith("cp"))
     ]
-    activations = activation_rows(Settings.from_environment().data_root, SHARES)
+    networks = [*trained_networks(Settings.from_environment().data_root)]
+    activations, metrics = activation_rows(networks, SHARES), metric_rows(networks)
     record = Record(
         command="python -m benchmarks.decompose",
         threads=1,
         n=max(kernel.runs for kernel in kernels),
         started_at=started_at,
         seconds=time.monotonic() - begun,
-        rows=[*rivals, *ranks, *activations],
-        targets=[*_targets(rivals, ranks), *activation_targets(activations)],
+        rows=[*rivals, *ranks, *activations, *metrics],
+        targets=[
+            *_targets(rivals, ranks),
+            *activation_targets(activations),
+            *metric_targets(metrics),
+        ],
     )
     for target in record.targets:
         met = "met   " if target.met else "MISSED"

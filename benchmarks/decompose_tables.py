@@ -23,15 +23,25 @@ RIVAL = (
 ALL_RANKS = ("kernel", "method", "norm", "ranks", "all, seconds", "greatest, seconds", "ratio")
 ACTIVATIONS = ("network", "method", "cases", "lower", "median data-aware / plain", "most")
 
+METRICS = ("what", "network", "method", "cases", "lower", "median ratio", "most")
+# kind of row -> what is compared, and with what
+COMPARED = {
+    "few samples": ("shrunk", "unshrunk"),
+    "modes": ("modes", "plain"),
+    "sides": ("loss", "output"),
+}
+
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One for each kind of row."""
     kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in ("rival", "all ranks")}
-    return [
+    metrics = [each for kind in COMPARED for each in _metrics(kind, rows)]
+    found = [
         (RIVAL, [_rival(row) for row in kinds["rival"]]),
         (ALL_RANKS, [_all_ranks(row) for row in kinds["all ranks"]]),
         (ACTIVATIONS, _activations([row for row in rows if row["kind"] == "activations"])),
     ]
+    return [*found, (METRICS, metrics)] if metrics else found
 
 
 def _rival(row: Row) -> tuple[str, ...]:
@@ -61,14 +71,27 @@ def _all_ranks(row: Row) -> tuple[str, ...]:
 
 def _activations(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Cases of one network and one method together."""
-    found = []
-    for network, method in dict.fromkeys((row["network"], row["method"]) for row in rows):
-        ratios = [
-            row["data_aware"] / row["plain"]
-            for row in rows
-            if (row["network"], row["method"]) == (network, method)
-        ]
-        lower = sum(ratio < 1 for ratio in ratios)
-        figures = (f"{each:.3f}" for each in (statistics.median(ratios), max(ratios)))
-        found.append((network, method, str(len(ratios)), str(lower), *figures))
-    return found
+    return [(*which, *_ratios(cases, "data_aware", "plain")) for which, cases in _cases(rows)]
+
+
+def _metrics(kind: str, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """As `_activations`, of another comparison."""
+    one, other = COMPARED[kind]
+    return [
+        (f"{kind}: {one} / {other}", *which, *_ratios(cases, one, other))
+        for which, cases in _cases([row for row in rows if row["kind"] == kind])
+    ]
+
+
+def _cases(rows: Sequence[Row]) -> list[tuple[tuple[str, str], list[Row]]]:
+    cases: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cases.setdefault((row["network"], row["method"]), []).append(row)
+    return [*cases.items()]
+
+
+def _ratios(rows: Sequence[Row], one: str, other: str) -> tuple[str, ...]:
+    ratios = [row[one] / row[other] for row in rows]
+    lower = sum(ratio < 1 for ratio in ratios)
+    figures = (f"{each:.3f}" for each in (statistics.median(ratios), max(ratios)))
+    return str(len(ratios)), str(lower), *figures

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
@@ -15,7 +16,9 @@ from compress.errors import CompressError
 from compress.kernels import kernel_size
 from compress.layers import is_plain, shape_of
 from compress.methods.groups import groups_of
+from compress.metric import ModeMoments, of_trace_one
 from compress.shape import ConvShape, Size, TransposedShape
+from compress.shrinkage import shrunk
 
 # Patches gathered at a time. Their products are summed in their own dtype, so few rows keep
 # float32 exact to about 1e-6; across chunks the sums are float64.
@@ -23,7 +26,7 @@ CHUNK_BYTES = 64 * 2**20
 CHUNK_ROWS = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LayerMoments:
     """Averages over all patches x that enter a layer, on the layer's device.
 
@@ -34,6 +37,11 @@ class LayerMoments:
     second: Tensor  # (D, D) or (G, D / G, D / G) float64, the mean of x x^T
     mean: Tensor  # (D,) or (G, D / G) float64
     count: int
+
+    @cached_property
+    def metric(self) -> Tensor:
+        """What to decompose by: of few patches drawn towards equal variances."""
+        return shrunk(self.second, self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +124,46 @@ def moments(
         CompressError: a layer is never called, or something that enters it is not finite.
     """
     sums = {name: _Sums(model.get_submodule(name)) for name in names}
-    with evaluating(model), watching({entry.layer: entry.add for entry in sums.values()}):
+    _add(model, batches, sums.values())
+    found = {}
+    for name, entry in sums.items():
+        (second,) = entry.averages(name)
+        found[name] = LayerMoments(entry.joined(second), entry.joined(entry.mean), entry.count)
+    return found
+
+
+def mode_moments(
+    model: nn.Module, batches: Iterable[Tensor], names: Iterable[str], *, diagonal: bool = False
+) -> dict[str, ModeMoments]:
+    """Second moments over channels and over each axis in space: the partial traces of (D, D).
+
+    For layers whose (D, D) does not fit into memory; otherwise as `moments`.
+
+    Args:
+        model: runs in eval mode.
+        batches: inputs (N, ...).
+        names: of plain layers.
+        diagonal: of the channels the variances alone.
+
+    Raises:
+        UnsupportedLayerError: a layer is no plain convolution and no plain Linear.
+        CompressError: a layer is never called, or something that enters it is not finite.
+    """
+    sums = {
+        name: _Sums(model.get_submodule(name), by_mode=True, diagonal=diagonal) for name in names
+    }
+    _add(model, batches, sums.values())
+    found = {}
+    for name, entry in sums.items():
+        channels, *axes = (entry.joined(moment) for moment in entry.averages(name))
+        found[name] = ModeMoments(channels, tuple(map(of_trace_one, axes)))
+    return found
+
+
+def _add(model: nn.Module, batches: Iterable[Tensor], sums: "Iterable[_Sums]") -> None:
+    with evaluating(model), watching({entry.layer: entry.add for entry in sums}):
         for batch in batches:
             model(batch)
-    return {name: entry.averages(name) for name, entry in sums.items()}
 
 
 def windows(shape: ConvShape, x: Tensor) -> Tensor:
@@ -177,39 +221,58 @@ def _pad(shape: ConvShape, x: Tensor) -> Tensor:
 
 
 class _Sums:
-    """Running sums over the patches of one layer."""
+    """Running sums over the patches of one layer, whole or along each of their modes."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, *, by_mode: bool = False, diagonal: bool = False) -> None:
         self.layer = layer
+        self.count = 0
         self._shape = shape_of(layer)
+        self._groups, (_, *inputs) = groups_of(self._shape), kernel_size(self._shape)
+        self._sizes = inputs if by_mode else [math.prod(inputs)]
         device = next(layer.parameters()).device
-        self._size = groups, size = groups_of(self._shape), math.prod(kernel_size(self._shape)[1:])
-        self._second = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
-        self._total = torch.zeros(groups, size, dtype=torch.float64, device=device)
-        self._count = 0
+
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(self._groups, *size, dtype=torch.float64, device=device)
+
+        self._total = zeros(math.prod(inputs))
+        self._seconds = [zeros(size, size) for size in self._sizes]
+        if diagonal:
+            self._seconds[0] = zeros(self._sizes[0])
 
     def add(self, x: Tensor) -> None:
         for chunk in self._chunks(x):
-            patches = chunk.reshape(-1, *self._size).transpose(0, 1)  # (G, patches, D / G)
+            patches = chunk.reshape(-1, self._groups, *self._sizes).transpose(0, 1)
             if patches.dtype in (torch.float16, torch.bfloat16):
                 patches = patches.float()
-            self._second += patches.mT @ patches
-            self._total += patches.sum(1, dtype=torch.float64)
-            self._count += patches.shape[1]
+            for mode, second in enumerate(self._seconds, 2):
+                rows = patches.movedim(mode, -1).flatten(1, -2)  # (G, rows, size)
+                second.add_(rows.square().sum(1) if second.ndim == 2 else rows.mT @ rows)
+            self._total += patches.sum(1, dtype=torch.float64).flatten(1)
+            self.count += patches.shape[1]
 
-    def averages(self, name: str) -> LayerMoments:
-        if not self._count:
+    def averages(self, name: str) -> list[Tensor]:
+        """Of each mode, (G, size, size), or (G, size) for a diagonal."""
+        if not self.count:
             raise CompressError(f"layer {name!r} is never called: its weight is read elsewhere")
-        second = (self._second + self._second.mT) / (2 * self._count)
-        if not second.isfinite().all():
+        means = [
+            second / self.count if second.ndim == 2 else (second + second.mT) / (2 * self.count)
+            for second in self._seconds
+        ]
+        if not all(mean.isfinite().all() for mean in means):
             raise CompressError(f"what enters layer {name!r} is not finite")
-        mean = self._total / self._count
-        if len(second) == 1:
-            second, mean = second[0], mean[0]
-        return LayerMoments(second, mean, self._count)
+        return means
+
+    @property
+    def mean(self) -> Tensor:
+        """(G, D / G)."""
+        return self._total / self.count
+
+    def joined(self, of_groups: Tensor) -> Tensor:
+        """Without the axis of the groups where there is one alone."""
+        return of_groups[0] if self._groups == 1 else of_groups
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
-        entries = math.prod(self._size)
+        entries = self._groups * math.prod(self._sizes)
         limit = min(CHUNK_ROWS, max(1, CHUNK_BYTES // (4 * entries)))
         if isinstance(self._shape, ConvShape):
             yield from _split(windows(self._shape, x), 1 + self._shape.axes, limit)

@@ -6,9 +6,12 @@ that live at once. An estimate from above: LAPACK's workspaces are rounded up.
 
 import math
 
+from torch import Tensor
+
 from compress.kernels import kernel_size
 from compress.methods.groups import group_shape, groups_of
 from compress.methods.method import Ranks
+from compress.metric import Metric
 from compress.shape import LayerShape
 
 VALUE_BYTES = 8
@@ -20,6 +23,29 @@ def moment_bytes(shape: LayerShape) -> int:
     the sum, a product, and the symmetric average."""
     _, *inputs = kernel_size(shape)
     return VALUE_BYTES * 3 * groups_of(shape) * math.prod(inputs) ** 2
+
+
+def mode_bytes(shape: LayerShape, *, diagonal: bool = False) -> int:
+    """As `moment_bytes`, of the channels and of each axis in space in place of whole patches."""
+    _, channels, *axes = kernel_size(shape)
+    values = sum(size**2 for size in axes) + (channels if diagonal else channels**2)
+    return VALUE_BYTES * 3 * groups_of(shape) * values
+
+
+def gradient_bytes(shape: LayerShape) -> int:
+    """As `moment_bytes`, of the gradients at a layer's outputs."""
+    groups = groups_of(shape)
+    return VALUE_BYTES * 3 * groups * (kernel_size(shape)[0] // groups) ** 2
+
+
+def coordinate_bytes(shape: LayerShape, metric: Metric | Tensor | None) -> int:
+    """What a metric takes besides its second moment of whole patches: each of its other moments
+    with a shifted copy and the root, and the kernel entering its coordinates."""
+    moments = Metric.of(metric).mode_moments
+    if not moments:
+        return 0
+    kernel = math.prod(kernel_size(shape))
+    return VALUE_BYTES * (3 * sum(map(Tensor.numel, moments.values())) + 3 * kernel)
 
 
 def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool) -> int:

@@ -15,8 +15,10 @@ from compress.layers import TOGETHER, find_obstacles, layer_named, shape_of, tie
 from compress.load import FactorizedLayer, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
+from compress.metric import Metric
 from compress.plan import Choice, Plan
 from compress.shape import Stage
+from compress.shrinkage import shrunk
 
 
 def factorize_(
@@ -72,7 +74,7 @@ def factorize_(
 def factorized(
     layer: nn.Module,
     choice: Choice,
-    metric: Tensor | None = None,
+    metric: Metric | Tensor | None = None,
     decomposition: Decomposition | None = None,
 ) -> FactorizedLayer:
     """Plain layers in a row that compute approximately what `layer` computes.
@@ -83,7 +85,7 @@ def factorized(
     Args:
         layer: a plain convolution, or a plain Linear.
         choice: method and ranks.
-        metric: second moment of the layer's patches, see `LayerMoments`.
+        metric: second moment of the layer's patches, see `LayerMoments`, or any other norm.
         decomposition: of this layer by this method, where it has been computed before.
 
     Raises:
@@ -124,7 +126,7 @@ def stage_rows(stages: Iterable[Stage]) -> list[Row]:
     return [Row(stage.name, stage.shape.type, asdict(stage.shape)) for stage in stages]
 
 
-def _decomposed(layer: nn.Module, choice: Choice, metric: Tensor | None) -> Decomposition:
+def _decomposed(layer: nn.Module, choice: Choice, metric: Metric | Tensor | None) -> Decomposition:
     weight = layer.get_parameter("weight").detach().double()
     return method_named(choice.method).decompose(shape_of(layer), weight, metric)
 
@@ -134,10 +136,10 @@ def _metric(moments: Mapping[str, LayerMoments], names: Sequence[str]) -> Tensor
     if missing := [name for name in names if name not in moments]:
         raise PlanError(f"moments came for other layers, not for {missing[0]!r}")
     if len(names) == 1:
-        return moments[names[0]].second
+        return moments[names[0]].metric
     count = sum(moments[name].count for name in names)
     parts = (moments[name].second * (moments[name].count / count) for name in names)
-    return torch.stack([*parts]).sum(0)
+    return shrunk(torch.stack([*parts]).sum(0), count)
 
 
 def _unparametrized(layer: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from compress.surgery import stage_rows
 from search.config import ConfigError, SearchConfig
 from search.containment import contains
 from search.measurement import time_layers
+from search.metrics import likelihood
 from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
@@ -119,8 +120,8 @@ def table_key(
     Args:
         model_sha256: of the network's weights.
         dataset_digest: of the data, whose calibration images the predicted losses come from.
-        config: its methods, excluded layers, memory and circumstances count, budget and strategy
-            do not.
+        config: its methods, excluded layers, importance, memory and circumstances count; budget
+            and strategy do not, but for what the budget's metric takes the answers for.
         device: by the name of the very hardware.
         versions: of torch and of whatever else computes.
     """
@@ -129,6 +130,8 @@ def table_key(
         "dataset": dataset_digest,
         "methods": sorted(config.methods),
         "exclude": sorted(config.exclude),
+        "importance": config.importance,
+        "likelihood": likelihood(config.budget.metric),
         "objective": asdict(config.objective),
         "max_memory_bytes": config.limits.max_memory_bytes,
         "device": device,
@@ -215,10 +218,10 @@ def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
 
 
 def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
-    """The form with its relative squared output error; none if its factors cannot be computed."""
+    """The form with its predicted loss; none if its factors cannot be computed."""
     trace = subject.traces[name]
     try:
-        loss = subject.factors.error(name, form.choice)
+        loss = subject.factors.loss(name, form.choice)
     except CompressError:
         return []
     if not math.isfinite(loss):

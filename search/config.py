@@ -20,6 +20,11 @@ Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", 
 COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")
 UNLABELLED: tuple[Metric, ...] = ("agreement", "mse")
 
+# What an error of a layer is weighed by. "output": all its outputs alike, relative to their size.
+# "loss": how much the network's loss feels each of them, to second order; found by one pass
+# backward, without labels.
+Importance = Literal["output", "loss"]
+
 
 class ConfigError(ValueError):
     """A setting of a job that cannot be meant."""
@@ -135,7 +140,7 @@ class Limits:
     max_seconds: Annotated[float, Gt(0)] = 7200.0
     max_evaluations: Annotated[int, Ge(1)] = 400
     max_memory_bytes: Annotated[int, Ge(2**24)] = 4 * 2**30
-    """Of one decomposition. Above it a layer is decomposed in the plain norm, or not at all."""
+    """Of one decomposition. Above it a layer is decomposed in a coarser norm, or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +151,7 @@ class SearchConfig:
     objective: Objective = field(default_factory=Objective)
     methods: tuple[Method, ...] = DEFAULT_METHODS
     exclude: tuple[str, ...] = ()
+    importance: Importance = "loss"
     search: StrategyConfig = field(default_factory=EstimationConfig)
     limits: Limits = field(default_factory=Limits)
 

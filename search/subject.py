@@ -22,6 +22,7 @@ from search.data import Arrays
 from search.errors import SearchError
 from search.factors import Factors
 from search.measurement import Layout, Timing, race
+from search.metrics import Metrics, likelihood
 from search.samples import Samples, check_answers
 from search.splits import make_splits
 
@@ -83,13 +84,18 @@ class Subject:
         self.opponent = opponent if simplification.changed else dense  # what candidates race
         self.parameters = sum(weight.numel() for weight in dense.parameters())
         self.baseline = self._measure()
-        self.factors = Factors(
+        shapes = {report.name: report.shape for report in self.layers if report.shape is not None}
+        most = config.limits.max_memory_bytes
+        metrics = Metrics(
             dense,
-            {report.name: report.shape for report in self.layers if report.shape is not None},
+            shapes,
             self.traces,
             calibration,
-            config.limits.max_memory_bytes,
+            importance=config.importance,
+            likelihood=likelihood(config.budget.metric),
+            max_memory_bytes=most,
         )
+        self.factors = Factors(dense, shapes, metrics, most)
         self._reference: Reference | None = None
         self._last: tuple[Plan, nn.Module] | None = None
 

@@ -14,7 +14,8 @@ class ChoiceRow:
 
     choice: Choice | None
     loss: float
-    """Predicted relative squared output error on the calibration data, in [0, 1]."""
+    """Predicted on the calibration data: the relative squared output error, in [0, 1], or by
+    importance "loss" the rise of the network's loss, in nats or squared units."""
     latency_ms: float
     """Median of this layer alone, at the objective's batch, device and threads."""
     parameters: int
@@ -73,7 +74,7 @@ class ChoiceTable:
         return self.dense_latency_ms - saved
 
     def loss(self, point: Sequence[int]) -> float:
-        """Predicted loss: the sum of the layers' relative output errors."""
+        """Predicted loss: the sum of the layers' losses."""
         return sum(row.loss for row in self.rows(point))
 
     def parameters(self, point: Sequence[int]) -> int:

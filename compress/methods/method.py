@@ -8,11 +8,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from compress.coordinates import Coordinates
 from compress.decompose.linalg import check_ranks
-from compress.errors import CompressError, UnsupportedLayerError, WeightsError
-from compress.kernels import kernel_of, kernel_size, weight_of, weight_size
+from compress.errors import UnsupportedLayerError, WeightsError
+from compress.kernels import kernel_of, weight_of, weight_size
 from compress.methods.grid import cheaper_ranks, thinned
 from compress.methods.groups import group_shape, groups_of, side_by_side
+from compress.metric import Metric
 from compress.shape import ConvShape, LayerShape, Stage
 
 Ranks = tuple[int, ...]
@@ -118,7 +120,7 @@ class Method:
         return self._side_by_side(shape, ranks)
 
     def decompose(
-        self, shape: LayerShape, weight: Tensor, metric: Tensor | None
+        self, shape: LayerShape, weight: Tensor, metric: Metric | Tensor | None
     ) -> "StagedFactors":
         """The weight of a layer made ready for any ranks.
 
@@ -126,8 +128,9 @@ class Method:
             shape: of the layer.
             weight: as torch stores it: (O, I / G, *kernel), (I, O / G, *kernel) of a transposed
                 convolution, or (O, I).
-            metric: second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw, or
-                (G, D / G, D / G) of each group's; None decomposes in the plain norm.
+            metric: a second moment (D, D) of the flattened inputs of the layer, D = I * kh * kw, or
+                (G, D / G, D / G) of each group's, or any other norm; None decomposes in the plain
+                one.
 
         Raises:
             UnsupportedLayerError: the method cannot represent the layer.
@@ -141,13 +144,15 @@ class Method:
                 f"for {shape}"
             )
         groups = groups_of(shape)
-        algorithms = [
-            self.algorithm(kernel, moment)
-            for kernel, moment in zip(
-                kernel_of(shape, weight).chunk(groups), _each(metric, groups), strict=True
-            )
-        ]
-        return StagedFactors(self, shape, weight.dtype, metric, algorithms)
+        parts = zip(
+            kernel_of(shape, weight).chunk(groups), Metric.of(metric).split(groups), strict=True
+        )
+        coordinates, algorithms = [], []
+        for kernel, part in parts:
+            simpler, moment = part.coordinates(kernel)
+            coordinates.append(simpler)
+            algorithms.append(self.algorithm(simpler.enter(kernel), moment))
+        return StagedFactors(self, shape, weight.dtype, metric, coordinates, algorithms)
 
     def _side_by_side(self, shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
         return side_by_side(self.layout(group_shape(shape), ranks), groups_of(shape))
@@ -164,16 +169,21 @@ class StagedFactors:
     method: Method
     shape: LayerShape
     dtype: torch.dtype
-    metric: Tensor | None
+    metric: Metric | Tensor | None
+    coordinates: Sequence[Coordinates]  # that the kernel of each group is decomposed in
     algorithms: Sequence[Algorithm]  # one for each group
 
     def factors(self, ranks: Ranks) -> dict[str, Tensor]:
         """See `Decomposition`."""
         stages = self.method.stages(self.shape, ranks)
-        groups = [algorithm.factors(ranks) for algorithm in self.algorithms]
+        one = self.method.layout(group_shape(self.shape), ranks)
+        groups = [
+            coordinates.leave(one, algorithm.factors(ranks))
+            for coordinates, algorithm in zip(self.coordinates, self.algorithms, strict=True)
+        ]
         return {
-            stage.name: _joined(stage.shape, factors).to(self.dtype, copy=True)
-            for stage, *factors in zip(stages, *groups, strict=True)
+            stage.name: _joined(stage.shape, kernels).to(self.dtype, copy=True)
+            for stage, *kernels in zip(stages, *groups, strict=True)
         }
 
     def error(self, ranks: Ranks) -> float | None:
@@ -181,7 +191,7 @@ class StagedFactors:
 
         Before the factors are rounded to the dtype of the weight; next to nothing after `factors`
         of the same ranks. None where there are groups, or the algorithm does not know it: then
-        `compress.equivalent` finds it from the factors.
+        `compress.metric` finds it from the factors.
 
         Raises:
             RankError: a rank lies outside what the weight allows.
@@ -190,29 +200,9 @@ class StagedFactors:
         return first.error(ranks) if not others and isinstance(first, KnowsError) else None
 
 
-def _joined(shape: LayerShape, factors: Sequence[Tensor]) -> Tensor:
-    """The weight of a stage from its factor in each group."""
-    outputs, *rest = kernel_size(shape)
-    parts = [factor.reshape(outputs // len(factors), *rest) for factor in factors]
-    return weight_of(shape, parts[0] if len(parts) == 1 else torch.cat(parts))
-
-
-def _each(metric: Tensor | None, groups: int) -> Sequence[Tensor | None]:
-    """The metric of each group.
-
-    Raises:
-        CompressError: it is one of another number of groups.
-    """
-    if metric is None:
-        return [None] * groups
-    if groups == 1:
-        return [metric]
-    if metric.ndim != 3 or len(metric) != groups:
-        raise CompressError(
-            f"a second moment of shape {tuple(metric.shape)} came; one matrix for each of the "
-            f"{groups} groups was wanted"
-        )
-    return metric.unbind()
+def _joined(shape: LayerShape, kernels: Sequence[Tensor]) -> Tensor:
+    """The weight of a stage from its kernel in each group."""
+    return weight_of(shape, kernels[0] if len(kernels) == 1 else torch.cat([*kernels]))
 
 
 def channels(shape: LayerShape) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 import json
 
-from benchmarks import tables
+from benchmarks import decompose_tables, tables
+from benchmarks.metrics import metric_targets
 
 ROW = {
     "network": "dense",
@@ -73,4 +74,30 @@ def test_the_record_of_decompositions_has_a_table_for_each_kind_of_row(tmp_path,
     assert "| K | cp3 | 1/4 | 8 | 0.123 | 1 | 8.1x | 0.5000 | 0.5000 | 1.50 | 1.50 |" in section
     assert "| K | svd | data | 4 | 0.123 | 0.123 | 1.00 |" in section
     assert "| N | svd | 2 | 1 | 1.000 | 1.500 |" in section
+    assert "few samples" not in section
     assert "Missed: speedup" in section
+
+
+def test_the_record_of_decompositions_compares_the_parts_of_a_metric():
+    row = {"network": "N", "layer": "L", "method": "svd"}
+    few = row | {"kind": "few samples", "images": 8, "unshrunk": 1.0}
+    rows = [
+        few | {"shrunk": 0.5},
+        few | {"shrunk": 0.7},
+        row | {"kind": "modes", "plain": 2.0, "modes": 1.0, "whole": 0.5},
+        row | {"kind": "sides", "output": 1.0, "loss": 1.1},
+    ]
+    columns, found = decompose_tables.tables(rows)[-1]
+    assert len(columns) == len(found[0])
+    assert found == [
+        ("few samples: shrunk / unshrunk", "N", "svd", "2", "2", "0.600", "0.700"),
+        ("modes: modes / plain", "N", "svd", "1", "1", "0.500", "0.500"),
+        ("sides: loss / output", "N", "svd", "1", "0", "1.100", "1.100"),
+    ]
+    met = {target.name: target.met for target in metric_targets(rows)}
+    assert met == {
+        "few samples, median shrunk over unshrunk": True,
+        "few samples, most shrunk over unshrunk": True,
+        "modes, median over plain": True,
+        "for the loss over for the outputs, median": False,
+    }

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional as F
 
-from compress.calibration import Trace, evaluating, moments, trace, windows
+from compress.calibration import Trace, evaluating, mode_moments, moments, trace, windows
 from compress.errors import CompressError, UnsupportedLayerError
 from compress.kernels import kernel_of, weight_of
 from compress.layers import shape_of
+from compress.metric import ModeMoments
+from compress.shrinkage import shrunk
 from tests.strategies import SEEDS, any_conv_shapes
 
 # torch tells about its own copy of the input, once a process.
@@ -197,3 +199,41 @@ def test_the_network_is_left_as_it_was():
     assert not any(m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.is_grad_enabled()
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=any_conv_shapes(), seed=SEEDS)
+def test_moments_of_the_modes_are_the_partial_traces_of_the_whole(shape, seed):
+    torch.manual_seed(seed)
+    conv, x = layer_and_inputs(shape, 5)
+    model = nn.Sequential(conv)
+    expected = ModeMoments.of(
+        moments(model, [x], ["0"])["0"].second, kernel_of(shape, conv.weight).shape[1:]
+    )
+    found = mode_moments(model, x.split(2), ["0"])["0"]
+    torch.testing.assert_close(found.channels, expected.channels)
+    torch.testing.assert_close(found.axes, expected.axes)
+    diagonal = mode_moments(model, [x], ["0"], diagonal=True)["0"]
+    torch.testing.assert_close(diagonal.channels, found.channels.diagonal(dim1=-2, dim2=-1))
+    torch.testing.assert_close(diagonal.axes, found.axes)
+
+
+def test_a_linear_layer_has_one_mode():
+    x = torch.randn(9, 4, 3)
+    found = mode_moments(nn.Sequential(nn.Linear(3, 2)), [x], ["0"])["0"]
+    assert found.axes == ()
+    torch.testing.assert_close(
+        found.channels, moments(nn.Sequential(nn.Linear(3, 2)), [x], ["0"])["0"].second
+    )
+
+
+def test_the_moment_to_decompose_by_is_the_shrunk_one():
+    found = moments(nn.Sequential(nn.Linear(3, 2)), [torch.randn(4, 3)], ["0"])["0"]
+    assert torch.equal(found.metric, shrunk(found.second, 4))
+    assert not torch.equal(found.metric, found.second)
+
+
+@pytest.mark.parametrize("name", ["read", "unused"])
+def test_a_layer_that_is_never_called_has_no_moments_of_modes(name):
+    with pytest.raises(CompressError, match=f"'{name}' is never called"):
+        mode_moments(Twice(), [torch.randn(2, 3, 8, 8)], [name])

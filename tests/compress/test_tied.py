@@ -16,6 +16,7 @@ from compress.load import assign_, load
 from compress.plan import Choice, Plan
 from compress.reference import Reference
 from compress.repair import repair_
+from compress.shrinkage import shrunk
 from compress.surgery import factorize_, is_factorized
 
 RANK = Choice("svd", (3,))
@@ -119,7 +120,7 @@ def test_a_shared_weight_is_factorised_for_the_inputs_of_all_its_layers():
     model = OneWeight().eval()
     found = moments(model, [X], ["first", "second"])
     count = found["first"].count + found["second"].count
-    metric = sum(each.second * each.count for each in found.values()) / count
+    metric = shrunk(sum(each.second * each.count for each in found.values()) / count, count)
     weight = model.first.weight.detach().double().flatten(1)
     kept = torch.linalg.eigh(weight @ metric @ weight.T).eigenvectors[:, -3:]
     factorize_(model, Plan({"first": RANK, "second": RANK}), found)

@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from compress.equivalent import dense_weight
 from compress.errors import CompressError
 from compress.methods.registry import METHODS
-from compress.plan import Plan
+from compress.plan import Choice, Plan
 from compress.surgery import factorize_
 from search import analysis
 from search import subject as subject_module
@@ -75,8 +77,9 @@ def test_layers_of_every_kind_are_analysed_and_assembled():
         nn.Flatten(),
         nn.Linear(880, 5),
     )
-    subject = prepared(network)
-    table = analyse(subject, CONFIG, quiet)
+    config = replace(CONFIG, importance="output")
+    subject = prepared(network, config)
+    table = analyse(subject, config, quiet)
     kinds = {"2": (2, 144, 144), "4": (2, 144, 144), "6": (80, 80)}
     assert kinds.keys() <= {layer.name for layer in table.layers}
     for layer in table.layers:
@@ -118,9 +121,10 @@ def test_layers_come_in_the_order_in_which_the_network_calls_them(subject):
     assert names == sorted(names)  # conv1, conv2, conv3
 
 
-def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
+def test_the_predicted_loss_is_the_error_of_the_layers_output(monkeypatch):
     """Oracle: both layers run on the calibration images."""
-    moments = {}
+    monkeypatch.setattr("compress.calibration.shrunk", lambda second, count: second)
+    subject = prepared(small(), replace(CONFIG, importance="output"))
     found = analyse(subject, CONFIG, quiet)
     x = torch.cat(subject.calibration)
     inputs = {}
@@ -144,10 +148,32 @@ def test_the_predicted_loss_is_the_error_of_the_layers_output(subject):
             assert row.loss == pytest.approx(share, rel=1e-3, abs=1e-6)  # float32 layers
 
 
+def test_by_importance_loss_the_predicted_loss_is_that_of_the_network(subject):
+    """Oracle: a change of a layer so small that the loss is quadratic."""
+    subject.factors.collect(["classify"])
+    layer, shape = subject.dense.classify, subject.shape("classify")
+    choice = Choice("svd", (2,))
+    error = subject.factors.loss("classify", choice)
+    stages = METHODS["svd"].stages(shape, choice.ranks)
+    found = dense_weight(shape, stages, subject.factors.of("classify", choice))
+    x, weight, part = torch.cat(subject.calibration), layer.weight.clone(), 0.05
+    wanted = subject.dense(x).double()
+    with torch.no_grad():
+        layer.weight += part * (found.float() - weight)
+        rise = F.kl_div(
+            subject.dense(x).double().log_softmax(1),
+            wanted.log_softmax(1),
+            log_target=True,
+            reduction="batchmean",
+        )
+    # inputs and gradients are not independent, and the signs are random
+    assert 0.5 * part**2 * error < rise < 2 * part**2 * error
+
+
 class _Moments:
     def __init__(self, subject, name):
         subject.factors.collect([name])
-        self.second = subject.factors.metric(name)
+        self.metric = subject.factors.metric(name)
 
 
 def test_costs_are_those_of_the_stages(subject):
@@ -299,6 +325,8 @@ def test_the_key_of_a_table_changes_with_all_that_it_depends_on_and_nothing_else
         key(device="cpu two"),
         key(versions={"torch": "3"}),
         key(config=replace(CONFIG, methods=("svd",))),
+        key(config=replace(CONFIG, importance="output")),
+        key(config=replace(CONFIG, budget=Budget(max_loss=1, unit="points", metric="mse"))),
         key(config=replace(CONFIG, exclude=("conv1",))),
         key(config=replace(CONFIG, limits=Limits(max_memory_bytes=2**30))),
         key(config=replace(CONFIG, objective=Objective(device="cpu", batch=2))),

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress.equivalent import dense_weight, relative_error
+from compress.equivalent import dense_weight
 from compress.errors import CompressError
 from compress.methods.registry import METHODS
+from compress.metric import Metric, MetricError, ModeMoments
 from compress.plan import Choice, Plan
 from compress.surgery import is_factorized
 from search import subject as subject_module
@@ -187,36 +188,45 @@ def limited(model, max_memory_bytes):
         objective=Objective(device="cpu"),
         limits=Limits(max_memory_bytes=max_memory_bytes),
     )
-    subject = Subject.prepare(model, arrays(), config, {})
+    subject = Subject.prepare(model, fixed(), config, {})
     subject.factors.collect(["conv3"])
     return subject
 
 
-def test_a_layer_over_the_memory_is_decomposed_in_the_plain_norm_and_judged_on_its_inputs(
+def test_a_layer_over_the_memory_is_decomposed_in_a_coarser_norm_and_judged_in_the_finest(
     model, monkeypatch
 ):
     free, choice = limited(model, 2**30), Choice("svd", (8,))
     shape, weight = free.shape("conv3"), free.dense.conv3.weight.double()
-    aware, plain = (
-        METHODS["svd"].decompose(shape, weight, metric).factors((8,))["reduce"].float()
-        for metric in (free.factors.metric("conv3"), None)
-    )
-    torch.testing.assert_close(free.factors.of("conv3", choice)["reduce"], aware)
+    finest = free.factors.metric("conv3")
+    by_mode = Metric(ModeMoments.of(finest.inputs, (12, 3, 3)), finest.outputs)
+    wanted = {
+        metric: METHODS["svd"].decompose(shape, weight, metric).factors((8,))["reduce"].float()
+        for metric in (finest, by_mode)
+    }
+    torch.testing.assert_close(free.factors.of("conv3", choice)["reduce"], wanted[finest])
 
     def sized(shape, method, ranks, *, data_aware):
         return 2**31 if data_aware else 2**20
 
     monkeypatch.setattr("search.factors.peak_bytes", sized)
     tight = limited(model, 2**30)
-    torch.testing.assert_close(tight.factors.of("conv3", choice)["reduce"], plain)
-    assert not torch.allclose(aware, plain)
+    torch.testing.assert_close(tight.factors.of("conv3", choice)["reduce"], wanted[by_mode])
+    assert not torch.allclose(wanted[finest], wanted[by_mode])
     assert tight.factors.error("conv3", choice) > free.factors.error("conv3", choice)
 
 
-def test_a_moment_over_the_memory_is_not_collected(model):
-    moment = 3 * 8 * (12 * 9) ** 2  # of conv3's patches
-    assert limited(model, moment).factors.metric("conv3") is not None
-    assert limited(model, moment - 1).factors.metric("conv3") is None
+def test_coordinates_over_the_memory_leave_the_plain_norm(model, monkeypatch):
+    def sized(shape, metric):
+        return 0 if metric is None else 2**31
+
+    monkeypatch.setattr("search.factors.coordinate_bytes", sized)
+    subject = limited(model, 2**30)
+    plain = METHODS["svd"].decompose(
+        subject.shape("conv3"), subject.dense.conv3.weight.double(), None
+    )
+    found = subject.factors.of("conv3", Choice("svd", (8,)))["reduce"]
+    torch.testing.assert_close(found, plain.factors((8,))["reduce"].float())
 
 
 def test_a_decomposition_that_never_fits_is_an_error_with_both_figures(model):
@@ -238,7 +248,7 @@ def test_the_error_of_a_choice_is_that_of_its_factors(model):
     ):
         stages = METHODS[choice.method].stages(shape, choice.ranks)
         found = dense_weight(shape, stages, subject.factors.of("conv3", choice))
-        expected = relative_error(weight, found, subject.factors.metric("conv3"))
+        expected = MetricError(weight, subject.factors.metric("conv3")).of(found)
         # the factors are float32
         assert subject.factors.error("conv3", choice) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
