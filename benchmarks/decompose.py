@@ -27,7 +27,7 @@ from benchmarks.activations import activation_rows, activation_targets, ranks_fo
 from benchmarks.record import RESULTS, ROOT, Record, Target
 from compress.calibration import moments
 from compress.catalog import EXAMPLES
-from compress.decompose.als import khatri_rao
+from compress.decompose.terms import khatri_rao
 from compress.load import build_sequential
 from compress.methods.method import Method, Ranks
 from compress.methods.registry import METHODS
