@@ -29,8 +29,8 @@ from compress.errors import DegenerateError
 
 LOWEST = 8  # rank of the ladder
 RUNG = 1.5  # each has so many times the terms of the one below
-CLIMBING = 3  # sweeps on each rung
-SWEEPS = 6  # from the ladder
+CLIMBING = 4  # sweeps on each rung
+SWEEPS = 7  # from the ladder
 STALLED = 1e-3  # of the squared error: a sweep that gains less is the last
 FURTHER = 0.6  # of its change: so much farther than a sweep came does the next one begin
 RIDGES = (1e-4, 1e-2)  # of the mean diagonal; each is tried where the one before lets terms grow
@@ -57,6 +57,10 @@ class Als:
     def __init__(self, kernel: Tensor) -> None:
         self.kernel = kernel
         self.energy = float(kernel.square().sum())
+        # In float32 the squares of what is small would be zero.
+        self._scale = float(kernel.abs().amax()) or 1.0
+        self._unit = kernel / self._scale
+        self._unit_energy = float(self._unit.square().sum())
         self._rungs: list[Terms] = []
 
     @property
@@ -71,18 +75,20 @@ class Als:
         Raises:
             DegenerateError: whatever the ridge, terms grow to cancel each other.
         """
-        start = self._started(rank)
+        start = found = self._started(rank)
         if rank > LOWEST:
             found = self._bounded(self._grown(self._rung_below(rank), rank))
-            if found.error <= start.error:
-                return found
-        return self._bounded(start)
+        if rank <= LOWEST or found.error > start.error:
+            found = self._bounded(start)
+        scale = self._scale ** (1 / self.kernel.ndim)
+        factors = [factor.double() * scale for factor in found.factors]
+        return Terms(factors, found.error * self._scale**2, found.starts)
 
     def _bounded(self, begin: Terms) -> Terms:
         for count, ridge in enumerate(RIDGES, 1):
             found, bounded = self._descend(begin, SWEEPS, ridge)
             if bounded:
-                return Terms([factor.double() for factor in found.factors], found.error, count)
+                return Terms(found.factors, found.error, count)
         rank = begin.factors[0].shape[1]
         raise DegenerateError(
             f"CP of rank {rank} degenerates: with ridges up to {RIDGES[-1]:g} its terms still "
@@ -91,8 +97,12 @@ class Als:
         )
 
     def _started(self, rank: int) -> Terms:
-        factors = [factor[:, :rank] for factor in self._start]
-        return Terms(factors, max(self.energy - energy(factors), 0.0))
+        factors = [factor[:, :rank] for factor in self._start_single]
+        error = self._unit_energy - energy(factors)
+        if error <= SINGLE * self._unit_energy:
+            factors = [factor[:, :rank] for factor in self._start_double]
+            error = self._unit_energy - energy(factors)
+        return Terms(factors, max(error, 0.0))
 
     def _rung_below(self, rank: int) -> Terms:
         """The greatest rung of fewer terms; those up to it are climbed once."""
@@ -107,51 +117,35 @@ class Als:
 
     def _grown(self, terms: Terms, rank: int) -> Terms:
         """With new terms that add nothing yet: their outputs are zero."""
-        count = terms.factors[0].shape[1]
-        new = [factor[:, count:rank].to(terms.factors[0]) for factor in self._noisy]
-        new[0] = torch.zeros_like(new[0])
+        out_factor = terms.factors[0]
+        count = out_factor.shape[1]
+        new = [factor[:, count:rank].to(out_factor) for factor in self._noisy]
+        new.insert(0, out_factor.new_zeros(len(out_factor), rank - count))
         factors = [torch.cat(parts, 1) for parts in zip(terms.factors, new, strict=True)]
         return Terms(factors, terms.error)
 
     @cached_property
-    def _start(self) -> Factors:
-        """All terms of the SVD of each place, in the eigenbasis of the places, largest first."""
-        kernel, size = self.kernel, self.kernel.shape[2:]
-        bases = []
-        for _ in size:
-            matrix = unfold(kernel, 2)
-            bases.append(falling_eigenvectors(matrix @ matrix.T)[1])
-            kernel = torch.tensordot(kernel, bases[-1], ([2], [0]))  # the next axis comes up
-        terms = [output_basis(matrix) for matrix in kernel.flatten(2).movedim(2, 0)]
-        largest = torch.cat([term.energies for term in terms]).argsort(descending=True, stable=True)
-        count = len(terms[0].energies)
-        place, places = largest // count, list[Tensor]()
-        for length in reversed(size):
-            places.insert(0, place % length)
-            place = place // length
-        return balanced(
-            [
-                torch.cat([term.out_factor for term in terms], 1)[:, largest],
-                torch.cat([term.in_factor for term in terms])[largest].T,
-                *(basis[:, place] for basis, place in zip(bases, places, strict=True)),
-            ]
-        )
+    def _start_double(self) -> Factors:
+        return _start(self._unit)
+
+    @cached_property
+    def _start_single(self) -> Factors:
+        return _start(self._unit.float())
 
     @cached_property
     def _noisy(self) -> Factors:
-        """The start and as much noise, the same whenever it is asked for."""
+        """All but the output factor of the start, with as much noise; the same each time."""
         generator = torch.Generator().manual_seed(0)
         noisy = []
-        for factor in self._start:
-            noise = torch.randn(factor.shape, generator=generator, dtype=torch.float32)
-            spread = factor.norm(dim=0) / math.sqrt(len(factor))
-            noisy.append(factor + spread * noise.to(factor))
+        for factor in self._start_single[1:]:
+            noise = torch.randn(factor.shape, generator=generator).to(factor)
+            noisy.append(factor + noise * factor.norm(dim=0) / math.sqrt(len(factor)))
         return noisy
 
     @cached_property
     def _matrix(self) -> Tensor:
         """(o, k * i)"""
-        return self.kernel.flatten(2).transpose(1, 2).flatten(1)
+        return self._unit.flatten(2).transpose(1, 2).flatten(1)
 
     @cached_property
     def _single(self) -> Tensor:
@@ -162,12 +156,12 @@ class Als:
         kept, error = terms.factors, terms.error
         begin = kept
         for _ in range(sweeps):
-            matrix = self._single if error > SINGLE * self.energy else self._matrix
+            matrix = self._single if error > SINGLE * self._unit_energy else self._matrix
             swept, after = self._sweep(matrix, [factor.to(matrix) for factor in begin], ridge)
             if after > error and begin is not kept:
                 begin = kept  # too far
                 continue
-            if energy(swept) > MOST_ENERGY * self.energy:
+            if energy(swept) > MOST_ENERGY * self._unit_energy:
                 return Terms(kept, error), False
             begin = [new + FURTHER * (new - old) for new, old in zip(swept, kept, strict=True)]
             kept, before, error = swept, error, after
@@ -205,5 +199,28 @@ class Als:
             grams[axis + 2] = places[axis].T @ places[axis]
         fitted = product(grams).sum(dtype=torch.float64)
         gain = 2 * (cross * places[-1]).sum(dtype=torch.float64) - fitted
-        return balanced([out_factor, in_factor, *places]), self.energy - float(gain)
+        return balanced([out_factor, in_factor, *places]), self._unit_energy - float(gain)
 
+
+def _start(kernel: Tensor) -> Factors:
+    """All terms of the SVD of each place, in the eigenbasis of the places, largest first."""
+    size = kernel.shape[2:]
+    bases = []
+    for _ in size:
+        matrix = unfold(kernel, 2)
+        bases.append(falling_eigenvectors(matrix @ matrix.T)[1])
+        kernel = torch.tensordot(kernel, bases[-1], ([2], [0]))  # the next axis comes up
+    terms = [output_basis(matrix) for matrix in kernel.flatten(2).movedim(2, 0)]
+    largest = torch.cat([term.energies for term in terms]).argsort(descending=True, stable=True)
+    count = len(terms[0].energies)
+    place, places = largest // count, list[Tensor]()
+    for length in reversed(size):
+        places.insert(0, place % length)
+        place = place // length
+    return balanced(
+        [
+            torch.cat([term.out_factor for term in terms], 1)[:, largest],
+            torch.cat([term.in_factor for term in terms])[largest].T,
+            *(basis[:, place] for basis, place in zip(bases, places, strict=True)),
+        ]
+    )

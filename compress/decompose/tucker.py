@@ -11,7 +11,6 @@ Letters: k and l, the places of a flattened kernel; p, ranks out; q and s, ranks
 
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from compress.decompose.hooi import Factors, Hooi
