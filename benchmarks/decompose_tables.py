@@ -21,15 +21,19 @@ RIVAL = (
     "tensorly",
 )
 ALL_RANKS = ("kernel", "method", "norm", "ranks", "all, seconds", "greatest, seconds", "ratio")
+MEMORY = ("kernel", "method", "norm", "ranks", "peak, MiB", "estimated, MiB")
 ACTIVATIONS = ("network", "method", "cases", "lower", "median data-aware / plain", "most")
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One for each kind of row."""
-    kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in ("rival", "all ranks")}
+    names = ("rival", "all ranks", "memory")
+    kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in names}
+    memory = [(MEMORY, [_memory(row) for row in kinds["memory"]])] if kinds["memory"] else []
     return [
         (RIVAL, [_rival(row) for row in kinds["rival"]]),
         (ALL_RANKS, [_all_ranks(row) for row in kinds["all ranks"]]),
+        *memory,
         (ACTIVATIONS, _activations([row for row in rows if row["kind"] == "activations"])),
     ]
 
@@ -56,6 +60,17 @@ def _all_ranks(row: Row) -> tuple[str, ...]:
         str(row["count"]),
         *(f"{row[which]['seconds']:.3g}" for which in ("all", "one")),
         f"{row['ratio']:.2f}",
+    )
+
+
+def _memory(row: Row) -> tuple[str, ...]:
+    return (
+        row["kernel"],
+        row["method"],
+        "data" if row["data_aware"] else "plain",
+        ", ".join(map(str, row["ranks"])),
+        str(row["mebibytes"]),
+        str(row["estimated_mebibytes"]),
     )
 
 

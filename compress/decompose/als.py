@@ -109,8 +109,8 @@ class Als:
         level = 0
         while (count := int(LOWEST * RUNG**level)) < rank:
             if level == len(self._rungs):
-                last = self._rungs[-1:]
-                begin = self._grown(*last, count) if last else self._started(count)
+                below = self._rungs
+                begin = self._grown(below[-1], count) if below else self._started(count)
                 self._rungs.append(self._descend(begin, CLIMBING, RIDGES[0])[0])
             level += 1
         return self._rungs[level - 1]
