@@ -2,9 +2,9 @@
 
 `python -m benchmarks.decompose`. Seconds are CPU seconds of one thread, the median of runs of the
 two libraries in turn. tensorly gets float32 tensors of its torch backend: `partial_tucker` as it
-comes, `parafac` with 25 sweeps (its default of 100 would be 4 times as slow). Errors are
-relative: the norm of the difference over that of the kernel. Term energy is the sum of the terms'
-squared norms over that of the kernel.
+comes, `parafac` with 25 sweeps (its default of 100 would be 4 times as slow), `tensor_train` from
+inputs to outputs. Errors are relative: the norm of the difference over that of the kernel. Term
+energy is the sum of the terms' squared norms over that of the kernel.
 """
 
 import argparse
@@ -20,16 +20,17 @@ from typing import Any
 import tensorly
 import torch
 from safetensors.torch import load_file
-from tensorly.decomposition import parafac, partial_tucker
+from tensorly.decomposition import parafac, partial_tucker, tensor_train
 from torch import Tensor
 
 from benchmarks.activations import activation_rows, activation_targets
+from benchmarks.memory import memory_rows, memory_targets
 from benchmarks.metrics import metric_rows, metric_targets
 from benchmarks.networks import ranks_for, trained_networks
 from benchmarks.record import RESULTS, ROOT, Record, Target
 from compress.calibration import moments
 from compress.catalog import EXAMPLES
-from compress.decompose.als import khatri_rao
+from compress.decompose.terms import khatri_rao
 from compress.load import build_sequential
 from compress.methods.method import Method, Ranks
 from compress.methods.registry import METHODS
@@ -40,7 +41,8 @@ from service.settings import Settings
 SHARES = (1 / 2, 1 / 4, 1 / 8)
 PARAFAC_SWEEPS = 25
 DIGITS_LAYER = "conv4"
-RIVALS = ("tucker2", "cp3")  # that tensorly has as well; a tensor train joins them here
+RIVALS = ("tucker2", "cp3", "tensor_train")  # that tensorly has as well
+PRODUCTS = {"tucker2": "qi,pqhw,op->oihw", "tensor_train": "qi,rqh,prw,op->oihw"}
 FEWEST = {"cp3": 1}  # runs at 512 channels, where one takes a minute
 
 
@@ -87,6 +89,7 @@ def main() -> None:
         if (kernel.metric is not None or not aware)
         and (kernel.weight.shape[0] < 512 or not method.name.startswith("cp"))
     ]
+    memory = memory_rows(arguments.widest)
     networks = [*trained_networks(Settings.from_environment().data_root)]
     activations, metrics = activation_rows(networks, SHARES), metric_rows(networks)
     record = Record(
@@ -95,9 +98,10 @@ def main() -> None:
         n=max(kernel.runs for kernel in kernels),
         started_at=started_at,
         seconds=time.monotonic() - begun,
-        rows=[*rivals, *ranks, *activations, *metrics],
+        rows=[*rivals, *ranks, *memory, *activations, *metrics],
         targets=[
             *_targets(rivals, ranks),
+            *memory_targets(memory),
             *activation_targets(activations),
             *metric_targets(metrics),
         ],
@@ -171,6 +175,10 @@ def _tensorly(method: str, weight: Tensor, ranks: Ranks) -> list[Tensor]:
     if method == "tucker2":
         (core, (out_factor, in_factor)), _ = partial_tucker(weight, rank=list(ranks), modes=[0, 1])
         return [in_factor.T, core, out_factor]
+    if method == "tensor_train":
+        chain = weight.permute(1, 2, 3, 0)
+        first, vertical, horizontal, last = tensor_train(chain, rank=[1, *ranks, 1])
+        return [first[0].T, vertical.permute(2, 0, 1), horizontal.permute(2, 0, 1), last[..., 0].T]
     terms = parafac(
         weight.flatten(2), ranks[0], n_iter_max=PARAFAC_SWEEPS, init="svd", random_state=0
     )
@@ -180,16 +188,17 @@ def _tensorly(method: str, weight: Tensor, ranks: Ranks) -> list[Tensor]:
 
 def _quality(weight: Tensor, method: str, factors: Sequence[Tensor]) -> dict[str, Any]:
     """Relative error, and of CP the terms' energy."""
-    exact, (first, middle, out_factor) = weight.double(), (f.double() for f in factors)
-    if method == "tucker2":
-        found = torch.einsum("qi,pqhw,op->oihw", first, middle, out_factor)
-        return {"error": _rounded(float((found - exact).norm() / exact.norm()))}
-    found = (out_factor @ khatri_rao([first.T, middle.T]).T).reshape(exact.shape)
-    norms = first.norm(dim=1) * middle.norm(dim=1) * out_factor.norm(dim=0)
-    return {
-        "error": _rounded(float((found - exact).norm() / exact.norm())),
-        "term_energy": _rounded(float(norms.square().sum() / exact.square().sum())),
-    }
+    exact, parts = weight.double(), [factor.double() for factor in factors]
+    if method == "cp3":
+        first, middle, out_factor = parts
+        found = (out_factor @ khatri_rao([first.T, middle.T]).T).reshape(exact.shape)
+    else:
+        found = torch.einsum(PRODUCTS[method], *parts)
+    quality = {"error": _rounded(float((found - exact).norm() / exact.norm()))}
+    if method == "cp3":
+        norms = first.norm(dim=1) * middle.norm(dim=1) * out_factor.norm(dim=0)
+        quality["term_energy"] = _rounded(float(norms.square().sum() / exact.square().sum()))
+    return quality
 
 
 def _all_ranks_row(kernel: Kernel, method: Method, *, aware: bool) -> dict[str, Any]:
@@ -235,6 +244,13 @@ def _targets(rivals: list[dict[str, Any]], ranks: list[dict[str, Any]]) -> list[
     return [
         Target("tucker2, least times faster", ">=", 10.0, -worst("tucker2", _slowness)),
         Target("tucker2, most error over tensorly's", "<=", 1.0, worst("tucker2", _error_ratio)),
+        Target("tensor_train, least times faster", ">=", 2.0, -worst("tensor_train", _slowness)),
+        Target(
+            "tensor_train, most error over tensorly's",
+            "<=",
+            1.0,
+            worst("tensor_train", _error_ratio),
+        ),
         Target("cp3, least times faster", ">=", 5.0, -worst("cp3", _slowness)),
         Target("cp3, most error over tensorly's", "<=", 1.0, worst("cp3", _error_ratio)),
         Target("cp3, most term energy over tensorly's", "<=", 1.0, worst("cp3", _energy_ratio)),

@@ -21,6 +21,7 @@ RIVAL = (
     "tensorly",
 )
 ALL_RANKS = ("kernel", "method", "norm", "ranks", "all, seconds", "greatest, seconds", "ratio")
+MEMORY = ("kernel", "method", "norm", "ranks", "peak, MiB", "estimated, MiB")
 ACTIVATIONS = ("network", "method", "cases", "lower", "median data-aware / plain", "most")
 
 METRICS = ("what", "network", "method", "cases", "lower", "median ratio", "most")
@@ -33,15 +34,19 @@ COMPARED = {
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One for each kind of row."""
-    kinds = {kind: [r for r in rows if r["kind"] == kind] for kind in ("rival", "all ranks")}
-    metrics = [each for kind in COMPARED for each in _metrics(kind, rows)]
-    found = [
-        (RIVAL, [_rival(row) for row in kinds["rival"]]),
-        (ALL_RANKS, [_all_ranks(row) for row in kinds["all ranks"]]),
-        (ACTIVATIONS, _activations([row for row in rows if row["kind"] == "activations"])),
+    """One for each kind of row that is there."""
+
+    def of(kind: str) -> list[Row]:
+        return [row for row in rows if row["kind"] == kind]
+
+    found: list[Table] = [
+        (RIVAL, [_rival(row) for row in of("rival")]),
+        (ALL_RANKS, [_all_ranks(row) for row in of("all ranks")]),
+        (MEMORY, [_memory(row) for row in of("memory")]),
+        (ACTIVATIONS, _activations(of("activations"))),
+        (METRICS, [each for kind in COMPARED for each in _metrics(kind, rows)]),
     ]
-    return [*found, (METRICS, metrics)] if metrics else found
+    return [(headings, cells) for headings, cells in found if cells]
 
 
 def _rival(row: Row) -> tuple[str, ...]:
@@ -66,6 +71,17 @@ def _all_ranks(row: Row) -> tuple[str, ...]:
         str(row["count"]),
         *(f"{row[which]['seconds']:.3g}" for which in ("all", "one")),
         f"{row['ratio']:.2f}",
+    )
+
+
+def _memory(row: Row) -> tuple[str, ...]:
+    return (
+        row["kernel"],
+        row["method"],
+        "data" if row["data_aware"] else "plain",
+        ", ".join(map(str, row["ranks"])),
+        str(row["mebibytes"]),
+        str(row["estimated_mebibytes"]),
     )
 
 

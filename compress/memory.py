@@ -74,9 +74,9 @@ def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool
     elif method in ("cp3", "cp4"):
         terms, most = ranks[0], places * min(outputs, inputs)
         start = 2 * (outputs + inputs) * most
-        values = 3 * weight + start + 3 * patch * terms + 8 * terms**2 + 8 * outputs * terms
+        values = 5 * weight + start + 3 * patch * terms + 8 * terms**2 + 8 * outputs * terms
         if data_aware:
-            values += 4 * weight + start + moment + 5 * patch * terms + 2 * inputs**2
+            values += 6 * weight + start + moment + 5 * patch * terms + 2 * inputs**2
     else:
         rank = _widest(method, ranks)
         values = 5 * weight + EIGH * (outputs**2 + inputs**2)

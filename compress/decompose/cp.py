@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compress.decompose import als
-from compress.decompose.als import Als, Factors, balanced, energy, gram_of, khatri_rao
+from compress.decompose.als import Als
 from compress.decompose.linalg import (
     RIDGE,
     check_ranks,
@@ -26,6 +26,7 @@ from compress.decompose.linalg import (
     kronecker_likelihood,
     regression,
 )
+from compress.decompose.terms import Factors, balanced, energy, khatri_rao
 from compress.equivalent import relative
 from compress.errors import DegenerateError
 
@@ -180,7 +181,7 @@ class Cp:
         """A better input factor for the others, and the half of it."""
         out_factor, in_factor, *places = fit.factors
         kernel = khatri_rao(places)  # (k, r)
-        outputs = gram_of([out_factor])
+        outputs = out_factor.T @ out_factor
         along, across = self._kronecker
 
         def inputs_of(products: Tensor) -> Tensor:

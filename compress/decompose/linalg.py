@@ -1,4 +1,4 @@
-"""What the decompositions share: checks, eigenvectors and least squares, all in float64."""
+"""What the decompositions share: checks, eigenvectors and least squares."""
 
 from collections.abc import Callable
 
@@ -15,6 +15,9 @@ ROUND_OFF = 1e-12
 SMALLEST = 1e-200
 # Of the largest variance: keeps the inverse root of a singular second moment finite.
 FLOOR = 1e-6
+# Of the energy: a fit that leaves more than this squared error may be sought in float32, whose
+# round-off, 1e-14 when squared, is far below it.
+SINGLE = 1e-4
 FLIPS = 3  # a fourth changes the fits by less than 1e-3 of their error
 
 

@@ -70,6 +70,14 @@ class Problem:
         basis, _ = torch.linalg.qr(torch.linalg.solve_triangular(root.T, vectors, upper=True))
         return basis
 
+    def rated(self, factors: tuple[Tensor, Tensor, Tensor]) -> Reduced:
+        """Input factor, core and output factor with their loss."""
+        in_factor, core, out_factor = factors
+        weight = torch.einsum("aq,pqc->pac", in_factor, core).flatten(1)
+        target = (out_factor.T @ self.cross.flatten(1)).reshape(weight.shape)
+        loss = float((weight * (weight @ self.metric - 2 * target)).sum())
+        return Reduced(in_factor, core, out_factor, loss)
+
     def improved(self, fit: Reduced, sweeps: int, steps: int) -> Reduced:
         """`fit` after sweeps of input factor, by conjugate gradients, and core; the loss falls.
 

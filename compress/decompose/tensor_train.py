@@ -10,7 +10,7 @@ Letters: i and o, channels; h and w, rows and columns of the kernel; q, r and p,
 inputs to outputs.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.decompose.linalg import (
+    SINGLE,
     check_ranks,
     exact,
     exact_metric,
@@ -28,6 +29,7 @@ from compress.decompose.linalg import (
 )
 from compress.decompose.svd import output_basis
 from compress.decompose.tucker_loss import TuckerLoss
+from compress.equivalent import relative
 
 SWEEPS = 1
 STEPS = 3  # of conjugate gradients for each of two factors, in each sweep
@@ -55,7 +57,10 @@ class TensorTrain:
     """
 
     def __init__(self, weight: Tensor, metric: Tensor | None = None) -> None:
-        self._kernel = exact(weight)
+        kernel = exact(weight)
+        # In float32 the squares of what is small would be zero.
+        self._scale = float(kernel.abs().amax()) or 1.0
+        self._kernel = kernel / self._scale
         self._loss = TuckerLoss.of(self._kernel.flatten(2), exact_metric(metric, weight))
 
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -79,17 +84,23 @@ class TensorTrain:
             train.first.T,
             F.pad(train.vertical.permute(2, 0, 1), (0, 0, 0, 0, 0, open_terms)),
             F.pad(train.horizontal, (0, 0, 0, open_terms)),
-            train.last,
+            train.last * self._scale,
         )
 
     @cached_property
-    def _plain(self) -> "_Cuts":
+    def _single(self) -> "_Cuts":
+        return _Cuts(self._kernel.float())
+
+    @cached_property
+    def _double(self) -> "_Cuts":
         return _Cuts(self._kernel)
 
     def _cut(self, ranks: tuple[int, int, int]) -> Train:
         """The plain train, its last cut made anew within what the others keep."""
-        loss = TuckerLoss.of(self._kernel.flatten(2), None)
-        return _fit_rest(loss, self._plain.cut(ranks), 0)[0]
+        train, share = self._single.fit(ranks)
+        if share <= SINGLE:
+            return self._double.fit(ranks)[0]
+        return Train(*(getattr(train, part.name).double() for part in fields(train)))
 
     @cached_property
     def _whitening(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -149,6 +160,8 @@ class _Cuts:
     """The plain train of one kernel (o, i, h, w) at any ranks."""
 
     def __init__(self, kernel: Tensor) -> None:
+        self._loss = TuckerLoss.of(kernel.flatten(2), None)
+        self._energy = float(kernel.square().sum(dtype=torch.float64))
         last, first = (
             falling_eigenvectors(matrix @ matrix.T)[1]
             for matrix in (unfold(kernel, 0), unfold(kernel, 1))
@@ -156,7 +169,13 @@ class _Cuts:
         self._first, self._last = first, last
         self._core = torch.einsum("oihw,iq,op->qhwp", kernel, first, last)
 
+    def fit(self, ranks: tuple[int, int, int]) -> tuple[Train, float]:
+        """The last cut made anew within what the others keep; the share of energy left."""
+        train, loss = _fit_rest(self._loss, self.cut(ranks), 0)
+        return train, relative(max(self._energy + loss, 0.0), self._energy)
+
     def cut(self, ranks: tuple[int, int, int]) -> Train:
+        """All cuts made in the kernel itself."""
         rank_in, rank, rank_out = ranks
         core = self._core[:rank_in, :, :, :rank_out]
         _, height, width, _ = core.shape

@@ -1,18 +1,19 @@
 """Tucker-2: a kernel as a small core between two channel factors.
 
-Plain: the truncated HOSVD (De Lathauwer et al., "A Multilinear Singular Value Decomposition",
-2000). In the norm of the data: given the input factor, the best output factor and core are a
-reduced-rank regression (Izenman, "Reduced-Rank Regression for the Multivariate Linear Model",
-1975); given those, the input factor is a least squares problem; the two alternate.
+Plain: higher-order orthogonal iteration, see `compress.decompose.hooi`. In the norm of the data:
+given the input factor, the best output factor and core are a reduced-rank regression (Izenman,
+"Reduced-Rank Regression for the Multivariate Linear Model", 1975); given those, the input factor
+is a least squares problem; the two alternate, from the truncated HOSVD (De Lathauwer et al., "A
+Multilinear Singular Value Decomposition", 2000) or its counterpart for whitened inputs.
 
 Letters: k and l, the places of a flattened kernel; p, ranks out; q and s, ranks in.
 """
 
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
+from compress.decompose.hooi import Factors, Hooi
 from compress.decompose.linalg import (
     check_ranks,
     exact,
@@ -21,7 +22,6 @@ from compress.decompose.linalg import (
     unfold,
 )
 from compress.decompose.reduction import NestedFits, Problem, Reduced
-from compress.decompose.tucker_loss import Factors
 from compress.equivalent import relative
 
 SWEEPS = 1
@@ -44,12 +44,14 @@ class Tucker2:
         self._kernel = exact(weight).flatten(2)
         used = exact_metric(metric, weight)
         self._problem = None if used is None else Problem(self._kernel, used)
-        self._latest: tuple[tuple[int, ...], Reduced] | None = None
+        self._plain = Hooi(self._kernel)
+        self._latest: tuple[tuple[int, ...], Factors, float] | None = None
 
     def factors(self, ranks: tuple[int, ...]) -> Factors:
         """Input factor (R_in, I), core (R_out, R_in, kh, kw) and output factor (O, R_out).
 
-        In the norm of the metric never worse than the plain truncated HOSVD.
+        In the norm of the metric never worse than the plain decomposition, which is never worse
+        than the truncated HOSVD.
 
         Args:
             ranks: (R_out, R_in).
@@ -57,55 +59,50 @@ class Tucker2:
         Raises:
             RankError: a rank lies outside 1 to (O, I).
         """
-        check_ranks(ranks, tuple(self._kernel.shape[:2]))
-        if self._problem is None:
-            in_factor, core, out_factor = self._hosvd(ranks)
-        else:
-            fit = self._fit(self._problem, ranks)
-            assert fit.out_factor is not None
-            in_factor, core, out_factor = fit.in_factor, fit.core, fit.out_factor
+        (in_factor, core, out_factor), _ = self._fit(ranks)
         return in_factor.T, core.reshape(*core.shape[:2], *self._size), out_factor
 
     def error(self, ranks: tuple[int, ...]) -> float:
         """Squared relative output error of `factors`, in the norm of the metric."""
+        _, error = self._fit(ranks)
+        return relative(max(error, 0.0), self._energy)
+
+    def _fit(self, ranks: tuple[int, ...]) -> tuple[Factors, float]:
+        """Factors and squared error; the latest ones are kept, to be asked for both."""
         check_ranks(ranks, tuple(self._kernel.shape[:2]))
-        if self._problem is None:
-            energy = float(self._kernel.square().sum())
-            kept = float(self._hosvd(ranks)[1].square().sum())
-            return relative(max(energy - kept, 0.0), energy)
-        loss = self._fit(self._problem, ranks).loss
-        return relative(max(self._problem.energy + loss, 0.0), self._problem.energy)
+        if self._latest is None or self._latest[0] != ranks:
+            rank_out, rank_in = ranks
+            plain, error = self._plain.fit((rank_out, rank_in))
+            if self._problem is None:
+                self._latest = ranks, plain, error
+            else:
+                fit = self._fitted(self._problem, plain)
+                assert fit.out_factor is not None
+                factors = fit.in_factor, fit.core, fit.out_factor
+                self._latest = ranks, factors, self._energy + fit.loss
+        return self._latest[1:]
 
     @cached_property
-    def _bases(self) -> tuple[Tensor, Tensor]:
-        """Eigenvectors (o, o) and (i, i) of the Gram matrices of the two channel modes."""
-        out_basis, in_basis = (
-            falling_eigenvectors(matrix @ matrix.T)[1]
-            for matrix in (unfold(self._kernel, 0), unfold(self._kernel, 1))
-        )
-        return out_basis, in_basis
-
-    def _hosvd(self, ranks: tuple[int, ...]) -> Factors:
-        out_factor, in_factor = (
-            basis[:, :rank] for basis, rank in zip(self._bases, ranks, strict=True)
-        )
-        core = torch.einsum("oik,op,iq->pqk", self._kernel, out_factor, in_factor)
-        return in_factor, core, out_factor
+    def _energy(self) -> float:
+        """The squared outputs of the kernel itself."""
+        return self._plain.energy if self._problem is None else self._problem.energy
 
     @cached_property
     def _nested(self) -> tuple[NestedFits, NestedFits]:
         """From the inputs that hold most of the kernel, and from those that hold most of its
         outputs."""
-        problem = self._problem
+        problem, inputs = self._problem, unfold(self._kernel, 1)
         assert problem is not None
-        return NestedFits(problem, self._bases[1]), NestedFits(problem, problem.whitened_basis)
+        _, in_basis = falling_eigenvectors(inputs @ inputs.T)
+        return NestedFits(problem, in_basis), NestedFits(problem, problem.whitened_basis)
 
-    def _fit(self, problem: Problem, ranks: tuple[int, ...]) -> Reduced:
-        """The latest one is kept: its error is asked for after its factors."""
-        if self._latest is None or self._latest[0] != ranks:
-            rank_out, rank_in = ranks
-            outputs = self._bases[0][:, :rank_out]
-            starts = (nest.first(rank_in, outputs) for nest in self._nested)
-            start = min(starts, key=lambda fit: fit.loss)
-            self._latest = ranks, problem.improved(start, SWEEPS, STEPS)
-        return self._latest[1]
+    def _fitted(self, problem: Problem, plain: Factors) -> Reduced:
+        """The better of two starts improved; or the plain fit, where it is still better."""
+        _, core, outputs = plain
+        start = min((nest.first(core.shape[1], outputs) for nest in self._nested), key=_loss)
+        fits = (problem.improved(start, SWEEPS, STEPS), problem.rated(plain))
+        return min(fits, key=_loss)
+
+
+def _loss(fit: Reduced) -> float:
+    return fit.loss

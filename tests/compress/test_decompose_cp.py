@@ -6,8 +6,9 @@ from tensorly import cp_to_tensor
 from tensorly.decomposition import parafac
 
 from compress.decompose import als, cp
-from compress.decompose.als import MOST_ENERGY, khatri_rao
+from compress.decompose.als import MOST_ENERGY
 from compress.decompose.cp import Cp
+from compress.decompose.terms import energy, khatri_rao
 from compress.equivalent import relative_error
 from compress.errors import DegenerateError, RankError, WeightsError
 from tests.strategies import SEEDS, inputs_of, kernels, normal, second_moment
@@ -170,11 +171,11 @@ def test_the_terms_of_a_border_rank_tensor_stay_bounded(monkeypatch, separable):
     monkeypatch.setattr(als, "SWEEPS", 100)
     monkeypatch.setattr(als, "STALLED", 0)
     weight = border_rank_tensor()
-    energy = float(weight.square().sum())
+    whole = float(weight.square().sum())
     decomposition = Cp(weight, separable=separable)
     found = product(decomposition, 2, weight)
-    assert 2 * energy < term_energy(decomposition, 2) <= MOST_ENERGY * energy
-    assert (found - weight).square().sum() < 0.1 * energy
+    assert 2 * whole < term_energy(decomposition, 2) <= MOST_ENERGY * whole
+    assert (found - weight).square().sum() < 0.1 * whole
 
 
 @BOTH
@@ -191,10 +192,10 @@ def test_terms_that_outgrow_a_small_ridge_are_sought_anew_with_a_larger_one(monk
     weight = border_rank_tensor().flatten(2)
     loose = als.Als(weight).fit(2)
     monkeypatch.setattr(als, "RIDGES", (1e-4, 1.0))
-    monkeypatch.setattr(als, "MOST_ENERGY", 0.9 * als.energy(loose.factors) / energy_of(weight))
+    monkeypatch.setattr(als, "MOST_ENERGY", 0.9 * energy(loose.factors) / energy_of(weight))
     held = als.Als(weight).fit(2)
     assert (loose.starts, held.starts) == (1, 2)
-    assert als.energy(held.factors) < als.energy(loose.factors)
+    assert energy(held.factors) < energy(loose.factors)
     assert held.error < energy_of(weight)
 
 
@@ -212,11 +213,11 @@ def test_the_terms_of_any_kernel_stay_bounded(monkeypatch, most_energy, seed, ra
     weight, metric = normal(seed, 6, 5, 3, 3), second_moment(normal(seed + 1, 20, 45))
     for used in (None, metric):
         try:
-            energy = term_energy(Cp(weight, used), rank)
+            found = term_energy(Cp(weight, used), rank)
         except DegenerateError:
             assert most_energy == 1.0
         else:
-            assert energy <= (most_energy + 1e-9) * float(weight.square().sum())
+            assert found <= (most_energy + 1e-9) * float(weight.square().sum())
 
 
 @BOTH
@@ -230,12 +231,62 @@ def test_kernels_and_inputs_of_zeros_stay_finite(separable):
     assert not product(Cp(zeros, dead, separable=separable), 9, zeros).any()
 
 
-def test_the_same_weight_gives_the_same_factors_whatever_was_asked_before():
+@pytest.mark.parametrize("rank", [7, 20])
+@pytest.mark.parametrize("before", [9, 20, 31])
+def test_the_same_weight_gives_the_same_factors_whatever_was_asked_before(rank, before):
     weight, metric = normal(0, 6, 5, 3, 3), second_moment(normal(1, 90, 45))
     asked = Cp(weight, metric)
-    asked.factors((20,))
-    for once, again in zip(Cp(weight, metric).factors((7,)), asked.factors((7,)), strict=True):
+    asked.factors((before,))
+    for once, again in zip(
+        Cp(weight, metric).factors((rank,)), asked.factors((rank,)), strict=True
+    ):
         assert torch.equal(once, again)
+
+
+def test_the_ladder_is_a_better_start_than_the_svds_of_the_places(monkeypatch):
+    errors = []
+    for lowest in (als.LOWEST, 100):
+        monkeypatch.setattr(als, "LOWEST", lowest)
+        errors.append(sum(als.Als(normal(seed, 20, 16, 9)).fit(40).error for seed in range(5)))
+    assert errors[0] < 0.98 * errors[1]
+
+
+def test_each_rung_is_climbed_once(monkeypatch):
+    terms = als.Als(normal(0, 8, 6, 9))
+    begun, descend = [], als.Als._descend
+
+    def counted(self, begin, sweeps, ridge):
+        begun.append(begin.factors[0].shape[1])
+        return descend(self, begin, sweeps, ridge)
+
+    monkeypatch.setattr(als.Als, "_descend", counted)
+    for rank in (30, 20):
+        terms.fit(rank)
+    assert begun == [8, 12, 18, 27, 30, 20]
+
+
+def test_where_the_ladder_is_farther_than_the_start_the_start_is_taken(monkeypatch):
+    weight = normal(0, 8, 6, 9)
+    monkeypatch.setattr(als.Als, "_rung_below", lambda self, rank: self._started(1))
+    monkeypatch.setattr(als, "SWEEPS", 0)
+    assert als.Als(weight).fit(54).error < 1e-9 * energy_of(weight)
+
+
+def test_float32_sweeps_come_as_near_as_float64_ones(monkeypatch):
+    weight = normal(0, 20, 16, 9)
+    single = als.Als(weight).fit(40).error
+    monkeypatch.setattr(als, "SINGLE", 1.0)
+    assert single == pytest.approx(als.Als(weight).fit(40).error, rel=1e-3)
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [1e-60, 1e-30, 1e30, 1e60])
+def test_the_scale_of_a_kernel_changes_nothing_else(separable, scale):
+    weight = normal(0, 8, 6, 3, 3)
+    errors = [Cp(each, separable=separable).error((14,)) for each in (weight, scale * weight)]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-6)
+    found = product(Cp(scale * weight, separable=separable), 14, weight)
+    assert relative_error(weight, found / scale, None) == pytest.approx(errors[0], rel=1e-3)
 
 
 def test_a_column_of_the_khatri_rao_product_is_the_kronecker_product_of_columns():
