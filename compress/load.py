@@ -27,26 +27,6 @@ from torch import Tensor, nn
 
 VERSION = 1
 
-# What a row of layers may name, so that a manifest builds these and calls nothing else.
-LAYERS: dict[str, type[nn.Module]] = {
-    kind.__name__: kind
-    for kind in (
-        nn.AdaptiveAvgPool2d,
-        nn.BatchNorm2d,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.Conv3d,
-        nn.ConvTranspose1d,
-        nn.ConvTranspose2d,
-        nn.ConvTranspose3d,
-        nn.Dropout,
-        nn.Flatten,
-        nn.Linear,
-        nn.MaxPool2d,
-        nn.ReLU,
-    )
-}
-
 DTYPES = {
     "BF16": torch.bfloat16,
     "BOOL": torch.bool,
@@ -71,6 +51,72 @@ Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in orde
 
 class FactorizedLayer(nn.Sequential):
     """Plain layers in a row that stand in place of one dense layer."""
+
+
+class Grid(nn.Module):
+    """Features parted into slices, so that the layer behind it serves each of them.
+
+    (N, C, *size) becomes (N, channels, slices, *size), of each group by itself: the slices are
+    places along a further axis. Without sizes (..., C) becomes (..., slices, channels).
+    """
+
+    def __init__(self, channels: int, slices: int, axes: int = 0, groups: int = 1) -> None:
+        super().__init__()
+        self.channels, self.slices, self.axes, self.groups = channels, slices, axes, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values of `x`, none changed."""
+        if not self.axes:
+            return torch.unflatten(x, -1, (self.channels, self.slices)).transpose(-1, -2)
+        last = -1 - self.axes
+        parts = torch.unflatten(x, last, (self.groups, self.slices, self.channels))
+        return parts.transpose(last - 1, last).flatten(last - 2, last - 1)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return f"{self.channels}, {self.slices}, axes={self.axes}, groups={self.groups}"
+
+
+class Flat(nn.Module):
+    """Slices as features again, (N, channels, slices, *size) to (N, C, *size); and a bias."""
+
+    def __init__(self, channels: int, slices: int, axes: int = 0, bias: bool = False) -> None:
+        super().__init__()
+        self.channels, self.slices, self.axes = channels, slices, axes
+        self.bias = nn.Parameter(torch.zeros(channels * slices)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values of `x`, and the bias of each feature."""
+        x = x.flatten(-2 - self.axes, -1 - self.axes)
+        return x if self.bias is None else x + self.bias.reshape(-1, *[1] * self.axes)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        bias = self.bias is not None
+        return f"{self.channels}, {self.slices}, axes={self.axes}, bias={bias}"
+
+
+# What a row of layers may name, so that a manifest builds these and calls nothing else.
+LAYERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (
+        nn.AdaptiveAvgPool2d,
+        nn.BatchNorm2d,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+        Flat,
+        Grid,
+        nn.Dropout,
+        nn.Flatten,
+        nn.Linear,
+        nn.MaxPool2d,
+        nn.ReLU,
+    )
+}
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:

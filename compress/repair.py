@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.calibration import evaluating, watching, windows
 from compress.errors import PlanError
 from compress.kernels import kernel_of, kernel_size, weight_of
-from compress.layers import layer_named, shape_of
+from compress.layers import is_plain, layer_named, shape_of
 from compress.methods.groups import groups_of
 from compress.plan import Plan
 from compress.reference import Reference
@@ -42,7 +42,8 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
 
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; a ridge is chosen, and a layer changed at all, by the error on inputs that were
-    left out of the fit. Factors that layers share stay as they are.
+    left out of the fit. Factors that layers share stay as they are, and so do last factors that
+    serve several slices of the outputs.
     Then the running statistics of every batch norm. Each of the two steps is undone where it
     raises the error of the network's outputs.
 
@@ -56,7 +57,11 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
         PlanError: a layer of the plan is not factorised in `model`.
     """
     stages = {name: _last_stage(model, name) for name, _ in plan}
-    stages = {name: stage for name, stage in stages.items() if not _is_shared(stage, model)}
+    stages = {
+        name: stage
+        for name, stage in stages.items()
+        if is_plain(stage) and not _is_shared(stage, model)
+    }
     norms = [m for m in model.modules() if isinstance(m, Norm) and m.track_running_stats]
     with evaluating(model):
         errors = [_output_error(model, reference)]

@@ -155,12 +155,99 @@ class LinearShape:
 LayerShape = ConvShape | LinearShape
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridShape:
+    """Features parted into slices, of each group by itself: one layer then serves every slice.
+
+    Before a convolution (N, C, *size) becomes (N, channels, slices, *size), the slices a further
+    axis in space; before a linear layer, `axes` 0, (..., C) becomes (..., slices, channels).
+    """
+
+    channels: int  # of a slice
+    slices: int
+    axes: int = 0  # in space, those of the features before
+    groups: int = 1
+
+    @property
+    def type(self) -> str:
+        """The name of the class in `compress.load`."""
+        return "Grid"
+
+    @property
+    def in_channels(self) -> int:
+        return self.groups * self.channels * self.slices
+
+    @property
+    def out_channels(self) -> int:
+        return self.groups * self.channels
+
+    @property
+    def parameters(self) -> int:
+        return 0
+
+    def output_size(self, size: Size) -> Size:
+        """The slices are places in space, or further rows."""
+        return (self.slices, *size) if self.axes else (size[0] * self.slices, *size[1:])
+
+    def macs(self, _size: Size) -> int:
+        """Values change places: nothing is multiplied."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatShape:
+    """Slices as features again, (N, channels, slices, *size) or (..., slices, channels), in this
+    order; and a bias for each."""
+
+    channels: int
+    slices: int
+    axes: int = 0
+    bias: bool = False
+
+    @property
+    def type(self) -> str:
+        """The name of the class in `compress.load`."""
+        return "Flat"
+
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels * self.slices
+
+    @property
+    def parameters(self) -> int:
+        return self.out_channels * self.bias
+
+    def output_size(self, size: Size) -> Size:
+        """What `GridShape` was given."""
+        return size[1:] if self.axes else (size[0] // self.slices, *size[1:])
+
+    def macs(self, _size: Size) -> int:
+        """Nothing is multiplied."""
+        return 0
+
+
+StageShape = LayerShape | GridShape | FlatShape
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One plain layer of a factorised layer; `name` is its key in the state dict."""
+    """One part of a factorised layer; `name` is its key in the state dict."""
 
     name: str
-    shape: LayerShape
+    shape: StageShape
+
+
+def weighted(stages: Iterable[Stage]) -> list[tuple[str, LayerShape]]:
+    """Name and shape of the stages that have a weight: the plain layers."""
+    return [
+        (stage.name, stage.shape)
+        for stage in stages
+        if isinstance(stage.shape, ConvShape | LinearShape)
+    ]
 
 
 def stage_parameters(stages: Iterable[Stage]) -> int:
@@ -182,17 +269,15 @@ def peak_activation(stages: Iterable[Stage], size: Size) -> int:
     peak = 0
     for stage in stages:
         after = stage.shape.output_size(size)
-        values = _width_in(stage) * math.prod(size) + _width_out(stage) * math.prod(after)
+        read, written = _widths(stage.shape)
+        values = read * math.prod(size) + written * math.prod(after)
         peak = max(peak, values)
         size = after
     return peak
 
 
-def _width_in(stage: Stage) -> int:
-    shape = stage.shape
-    return shape.in_channels if isinstance(shape, ConvShape) else shape.in_features
-
-
-def _width_out(stage: Stage) -> int:
-    shape = stage.shape
-    return shape.out_channels if isinstance(shape, ConvShape) else shape.out_features
+def _widths(shape: StageShape) -> tuple[int, int]:
+    """Features before and after."""
+    if isinstance(shape, LinearShape):
+        return shape.in_features, shape.out_features
+    return shape.in_channels, shape.out_channels

@@ -13,7 +13,7 @@ from compress.errors import CompressError, UnsupportedLayerError, WeightsError
 from compress.kernels import kernel_of, kernel_size, weight_of, weight_size
 from compress.methods.grid import cheaper_ranks, thinned
 from compress.methods.groups import group_shape, groups_of, side_by_side
-from compress.shape import ConvShape, LayerShape, Stage
+from compress.shape import ConvShape, LayerShape, Stage, weighted
 
 Ranks = tuple[int, ...]
 
@@ -112,7 +112,7 @@ class Method:
 
         Raises:
             UnsupportedLayerError: the method cannot represent the layer.
-            RankError: a rank lies outside 1 to its limit.
+            RankError: a rank lies outside 1 to its limit, or divides nothing where it must.
         """
         check_ranks(ranks, self.limits(shape))
         return self._side_by_side(shape, ranks)
@@ -172,8 +172,8 @@ class StagedFactors:
         stages = self.method.stages(self.shape, ranks)
         groups = [algorithm.factors(ranks) for algorithm in self.algorithms]
         return {
-            stage.name: _joined(stage.shape, factors).to(self.dtype, copy=True)
-            for stage, *factors in zip(stages, *groups, strict=True)
+            name: _joined(shape, factors).to(self.dtype, copy=True)
+            for (name, shape), *factors in zip(weighted(stages), *groups, strict=True)
         }
 
     def error(self, ranks: Ranks) -> float | None:
