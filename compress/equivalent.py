@@ -49,20 +49,12 @@ def _after(weight: Tensor, stage: Stage, factors: Mapping[str, Tensor]) -> Tenso
     """(C, I, *kernel) of a stage after that of those before it; in slices (C, slices * I, *kernel),
     as the slices are further outputs that a layer treats all alike."""
     shape = stage.shape
+    if not isinstance(shape, GridShape | FlatShape):
+        return _product(weight, groups_of(shape), _kernel(stage.name, shape, factors))
     if isinstance(shape, GridShape):
-        if not shape.axes:
-            return weight.reshape(shape.channels, -1)
-        parts = weight.reshape(shape.groups, shape.slices, shape.channels, *weight.shape[1:])
-        return parts.transpose(1, 2).flatten(0, 1).flatten(1, 2)
-    if isinstance(shape, FlatShape):
-        if shape.axes:
-            return weight.reshape(shape.channels * shape.slices, -1, *weight.shape[2:])
-        parts = weight.reshape(shape.channels, shape.slices, -1)
-        return parts.transpose(0, 1).flatten(0, 1)
-    kernel = _kernel(stage.name, shape, factors)
-    if kernel.ndim > weight.ndim:  # no kernel reaches over slices
-        kernel = kernel.squeeze(2)
-    return _product(weight, groups_of(shape), kernel)
+        return weight.reshape(shape.out_channels, -1, *weight.shape[2:])
+    parts = weight.reshape(shape.groups, shape.channels, shape.slices, -1, *weight.shape[2:])
+    return parts.transpose(1, 2).flatten(0, 2)
 
 
 def _product(weight: Tensor, groups: int, kernel: Tensor) -> Tensor:

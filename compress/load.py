@@ -54,10 +54,11 @@ class FactorizedLayer(nn.Sequential):
 
 
 class Grid(nn.Module):
-    """Features parted into slices, so that the layer behind it serves each of them.
+    """Features parted into slices, of each group by itself: the layer behind serves every slice.
 
-    (N, C, *size) becomes (N, channels, slices, *size), of each group by itself: the slices are
-    places along a further axis. Without sizes (..., C) becomes (..., slices, channels).
+    Of so many slices, each has every so-manieth feature. They join the batch, (N, C, *size) to
+    (N * slices, channels, *size); with `axes` 0, before a linear layer, they are rows, (..., C) to
+    (..., slices, channels).
     """
 
     def __init__(self, channels: int, slices: int, axes: int = 0, groups: int = 1) -> None:
@@ -68,9 +69,10 @@ class Grid(nn.Module):
         """The values of `x`, none changed."""
         if not self.axes:
             return torch.unflatten(x, -1, (self.channels, self.slices)).transpose(-1, -2)
-        last = -1 - self.axes
-        parts = torch.unflatten(x, last, (self.groups, self.slices, self.channels))
-        return parts.transpose(last - 1, last).flatten(last - 2, last - 1)
+        if x.ndim != self.axes + 2:
+            raise ValueError(f"a tensor of {tuple(x.shape)} came; a batch (N, C, *size) was wanted")
+        parts = torch.unflatten(x, 1, (self.groups, self.channels, self.slices))
+        return parts.movedim(3, 1).flatten(2, 3).flatten(0, 1)
 
     def extra_repr(self) -> str:
         """The arguments."""
@@ -78,22 +80,31 @@ class Grid(nn.Module):
 
 
 class Flat(nn.Module):
-    """Slices as features again, (N, channels, slices, *size) to (N, C, *size); and a bias."""
+    """Slices as features again, one slice after the other, and a bias for each feature."""
 
-    def __init__(self, channels: int, slices: int, axes: int = 0, bias: bool = False) -> None:
+    def __init__(
+        self, channels: int, slices: int, axes: int = 0, groups: int = 1, bias: bool = False
+    ) -> None:
         super().__init__()
-        self.channels, self.slices, self.axes = channels, slices, axes
-        self.bias = nn.Parameter(torch.zeros(channels * slices)) if bias else None
+        self.channels, self.slices, self.axes, self.groups = channels, slices, axes, groups
+        self.bias = nn.Parameter(torch.zeros(groups * slices * channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values of `x`, and the bias of each feature."""
-        x = x.flatten(-2 - self.axes, -1 - self.axes)
+        """What `Grid` parted, as one again."""
+        if self.axes:
+            parts = torch.unflatten(x, 0, (x.shape[0] // self.slices, self.slices))
+            parts = torch.unflatten(parts, 2, (self.groups, self.channels))
+            x = parts.transpose(1, 2).flatten(1, 3)
+        else:
+            x = x.flatten(-2)
         return x if self.bias is None else x + self.bias.reshape(-1, *[1] * self.axes)
 
     def extra_repr(self) -> str:
         """The arguments."""
         bias = self.bias is not None
-        return f"{self.channels}, {self.slices}, axes={self.axes}, bias={bias}"
+        return (
+            f"{self.channels}, {self.slices}, axes={self.axes}, groups={self.groups}, bias={bias}"
+        )
 
 
 # What a row of layers may name, so that a manifest builds these and calls nothing else.

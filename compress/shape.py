@@ -56,14 +56,19 @@ class ConvShape:
         return weight + self.out_channels * self.bias
 
     def output_size(self, size: Size) -> Size:
-        """Sizes after the layer, for an input of `size`."""
+        """Sizes after the layer, for an input of `size`; slices before them stay as many."""
         if self.padding == "same":
             return size
         padding = (0,) * self.axes if self.padding == "valid" else self.padding
-        return tuple(
+        return size[: -self.axes] + tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(
-                size, padding, self.dilation, self.kernel_size, self.stride, strict=True
+                size[-self.axes :],
+                padding,
+                self.dilation,
+                self.kernel_size,
+                self.stride,
+                strict=True,
             )
         )
 
@@ -113,10 +118,15 @@ class TransposedShape(ConvShape):
         )
 
     def output_size(self, size: Size) -> Size:
-        return tuple(
+        return size[: -self.axes] + tuple(
             (n - 1) * s + before + after - d * (k - 1) + 1
             for n, s, (before, after), d, k in zip(
-                size, self.stride, self.margins, self.dilation, self.kernel_size, strict=True
+                size[-self.axes :],
+                self.stride,
+                self.margins,
+                self.dilation,
+                self.kernel_size,
+                strict=True,
             )
         )
 
@@ -157,15 +167,16 @@ LayerShape = ConvShape | LinearShape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridShape:
-    """Features parted into slices, of each group by itself: one layer then serves every slice.
+    """Features parted into slices, of each group by itself: the layer behind serves every slice.
 
-    Before a convolution (N, C, *size) becomes (N, channels, slices, *size), the slices a further
-    axis in space; before a linear layer, `axes` 0, (..., C) becomes (..., slices, channels).
+    Of so many slices, each has every so-manieth feature. They join the batch, (N, C, *size) to
+    (N * slices, channels, *size); with `axes` 0, before a linear layer, they are rows, (..., C) to
+    (..., slices, channels).
     """
 
-    channels: int  # of a slice
+    channels: int  # of a slice, in each group
     slices: int
-    axes: int = 0  # in space, those of the features before
+    axes: int = 0  # in space
     groups: int = 1
 
     @property
@@ -186,22 +197,22 @@ class GridShape:
         return 0
 
     def output_size(self, size: Size) -> Size:
-        """The slices are places in space, or further rows."""
-        return (self.slices, *size) if self.axes else (size[0] * self.slices, *size[1:])
+        """The slices stand before the sizes in space."""
+        return self.slices, *size
 
     def macs(self, _size: Size) -> int:
-        """Values change places: nothing is multiplied."""
+        """Values change places, none is multiplied."""
         return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatShape:
-    """Slices as features again, (N, channels, slices, *size) or (..., slices, channels), in this
-    order; and a bias for each."""
+    """Slices as features again, one slice after the other, and a bias for each feature."""
 
-    channels: int
+    channels: int  # of a slice, in each group
     slices: int
-    axes: int = 0
+    axes: int = 0  # in space
+    groups: int = 1
     bias: bool = False
 
     @property
@@ -211,11 +222,11 @@ class FlatShape:
 
     @property
     def in_channels(self) -> int:
-        return self.channels
+        return self.groups * self.channels
 
     @property
     def out_channels(self) -> int:
-        return self.channels * self.slices
+        return self.groups * self.channels * self.slices
 
     @property
     def parameters(self) -> int:
@@ -223,7 +234,7 @@ class FlatShape:
 
     def output_size(self, size: Size) -> Size:
         """What `GridShape` was given."""
-        return size[1:] if self.axes else (size[0] // self.slices, *size[1:])
+        return size[1:]
 
     def macs(self, _size: Size) -> int:
         """Nothing is multiplied."""
@@ -269,14 +280,14 @@ def peak_activation(stages: Iterable[Stage], size: Size) -> int:
     peak = 0
     for stage in stages:
         after = stage.shape.output_size(size)
-        read, written = _widths(stage.shape)
+        read, written = widths(stage.shape)
         values = read * math.prod(size) + written * math.prod(after)
         peak = max(peak, values)
         size = after
     return peak
 
 
-def _widths(shape: StageShape) -> tuple[int, int]:
+def widths(shape: StageShape) -> tuple[int, int]:
     """Features before and after."""
     if isinstance(shape, LinearShape):
         return shape.in_features, shape.out_features

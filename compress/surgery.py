@@ -134,6 +134,7 @@ def stage_shape(module: nn.Module) -> StageShape:
             channels=module.channels,
             slices=module.slices,
             axes=module.axes,
+            groups=module.groups,
             bias=module.bias is not None,
         )
     return shape_of(module)

@@ -1,4 +1,4 @@
-"""Sums of Kronecker products: W = sum over k of A_k x B_k.
+"""Sums of Kronecker products: W = sum over k of B_k x A_k.
 
 Plain: the truncated SVD of the weight with its entries rearranged, so that each product becomes
 an outer product (Van Loan and Pitsianis, "Approximation with Kronecker Products", 1993); all
@@ -44,29 +44,26 @@ class KroneckerSum:
     def factors(self, ranks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The layer for the slices of the inputs, then the one for those of the outputs.
 
-        The weight of a convolution is the sum of A_k x B_k, its slices are runs of neighbouring
-        channels; that of a linear layer is the sum of B_k x A_k. In the norm of the metric never
-        worse than the plain optimum. Terms that the weight cannot use hold zeros.
+        The weight is the sum of B_k x A_k; in the norm of the metric never worse than the plain
+        optimum. Terms that it cannot use hold zeros.
 
         Args:
             ranks: (K, S_out, S_in): terms, slices of the outputs and slices of the inputs.
 
         Returns:
-            (S_out K, I / S_in, *kernel) and (O / S_out, K S_in); of a linear layer
-            (K S_out, I / S_in) and (O / S_out, S_in K).
+            (K S_out, I / S_in, *kernel), all B_k, and (O / S_out, S_in K), all A_k.
 
         Raises:
             RankError: a rank lies outside 1 to `kronecker_limits`, or slices are no divisor.
         """
         fit, usable = self._fit(ranks)
         terms, slices_out, _ = ranks
+        spare = terms - usable
         inner, outer = fit.factors((usable,))  # (k, p, j), (o, k, s)
-        inner = F.pad(inner, (0, 0, 0, 0, 0, terms - usable))
-        outer = F.pad(outer, (0, 0, 0, terms - usable))
-        if self._weight.ndim == 2:
-            return inner.flatten(0, 1), outer.transpose(1, 2).flatten(1)
-        size = (slices_out * terms, -1, *self._weight.shape[2:])
-        return inner.transpose(0, 1).reshape(size), outer.flatten(1)
+        inner = F.pad(inner, (0, 0, 0, 0, 0, spare))
+        outer = F.pad(outer, (0, 0, 0, spare))
+        size = (terms * slices_out, -1, *self._weight.shape[2:])
+        return inner.reshape(size), outer.transpose(1, 2).flatten(1)
 
     def error(self, ranks: tuple[int, ...]) -> float:
         """Squared relative output error of `factors`, in the norm of the metric."""
@@ -76,30 +73,26 @@ class KroneckerSum:
     def _fit(self, ranks: tuple[int, ...]) -> tuple[SpatialSvd, int]:
         """The fits of these slices, and how many of the terms they can use."""
         check_ranks(ranks, kronecker_limits(self._weight.shape))
-        terms, *slices = ranks
-        key = slices[0], slices[1]
-        if key not in self._fits:
-            self._fits[key] = SpatialSvd(*self._arranged(*key))
-        outer = len(self._weight) // key[0] * key[1]
-        return self._fits[key], min(terms, outer, self._weight.numel() // outer)
+        terms, slices_out, slices_in = ranks
+        if (slices_out, slices_in) not in self._fits:
+            arranged = self._arranged(slices_out, slices_in)
+            self._fits[slices_out, slices_in] = SpatialSvd(*arranged)
+        outer = len(self._weight) // slices_out * slices_in
+        usable = min(terms, outer, self._weight.numel() // outer)
+        return self._fits[slices_out, slices_in], usable
 
     def _arranged(self, slices_out: int, slices_in: int) -> tuple[Tensor, Tensor | None]:
         """The weight (o, p, j, s), and the metric (p j s, p j s)."""
         outputs, inputs, *size = self._weight.shape
         per_out, per_in = per_slice(outputs, slices_out), per_slice(inputs, slices_in)
-        held = per_in * math.prod(size)
-        if not size:
-            weight = self._weight.reshape(slices_out, per_out, held, slices_in).transpose(0, 1)
-            metric = self._metric
-        else:
-            weight = self._weight.reshape(per_out, slices_out, slices_in, held).transpose(2, 3)
-            metric = self._metric
-            if metric is not None:
-                blocks = metric.reshape(slices_in, held, slices_in, held)
-                metric = blocks.permute(1, 0, 3, 2).reshape(metric.shape)
-        if metric is not None:
-            metric = torch.block_diag(*[metric] * slices_out)  # type: ignore[no-untyped-call]
-        return weight, metric
+        kernel = self._weight.reshape(slices_out, per_out, per_in, slices_in, math.prod(size))
+        weight = kernel.permute(1, 0, 2, 4, 3).flatten(2, 3)
+        if self._metric is None:
+            return weight, None
+        blocks = self._metric.reshape(2 * (per_in, slices_in, math.prod(size)))
+        metric = blocks.permute(0, 2, 1, 3, 5, 4).reshape(self._metric.shape)
+        repeated = torch.block_diag(*[metric] * slices_out)  # type: ignore[no-untyped-call]
+        return weight, repeated
 
 
 def kronecker_limits(size: tuple[int, ...]) -> tuple[int, int, int]:

@@ -33,10 +33,8 @@ def side_by_side(stages: Iterable[Stage], groups: int) -> tuple[Stage, ...]:
 
 
 def _repeated(shape: StageShape, groups: int) -> StageShape:
-    if isinstance(shape, GridShape):
+    if isinstance(shape, GridShape | FlatShape):
         return replace(shape, groups=groups * shape.groups)
-    if isinstance(shape, FlatShape):
-        return replace(shape, channels=groups * shape.channels)
     if not isinstance(shape, ConvShape):
         return shape
     return replace(

@@ -15,14 +15,12 @@ from compress.kernels import kernel_size
 from compress.methods.folding import sliced
 from compress.methods.geometry import pointwise
 from compress.methods.method import Method, Ranks, channels
-from compress.shape import ConvShape, LayerShape, LinearShape, Stage
+from compress.shape import LayerShape, LinearShape, Stage
 
 FOLDS = 2  # numbers of slices to try: each slice more costs MACs, and saves nothing
 
 
 def _obstacle(shape: LayerShape) -> str | None:
-    if isinstance(shape, ConvShape) and shape.axes == 3:
-        return "the slices of a convolution over three axes would need one over four; use tucker2"
     outputs, inputs = channels(shape)
     if math.gcd(outputs, inputs) == 1:
         return (
