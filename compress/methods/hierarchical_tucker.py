@@ -5,6 +5,7 @@ Hackbusch and Kühn, "A New Scheme for the Tensor Representation", 2009. For lar
 layers along the modes take off both sides lets the two between have a higher rank.
 """
 
+import math
 from collections.abc import Iterable
 
 from compress.decompose.folds import balanced
@@ -33,16 +34,19 @@ def _bounds(shape: LayerShape) -> Ranks:
 
 def _lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
     """The ranks of the modes in proportion to their sizes, any root that they can fill."""
-    most, *modes = _bounds(shape)
+    _, *modes = _bounds(shape)
+    dense = math.prod(modes)
     leaf = max(1, step // 4)  # modes are short; two of them together are multiples of the step
     if min(modes) < leaf:
         return []
     leaves = {tuple(rounded(share * mode, leaf, mode) for mode in modes) for share in SHARES}
-    return sorted(
-        (root, *ranks)
-        for ranks in leaves
-        for root in range(step, min(most, ranks[0] * ranks[1], ranks[2] * ranks[3]) + 1, step)
-    )
+    found = []
+    for out_1, out_2, in_1, in_2 in leaves:
+        within_out, within_in = out_1 * out_2, in_1 * in_2
+        paying = dense // (within_out + within_in)  # of the two layers between
+        roots = range(step, min(paying, within_out, within_in) + 1, step)
+        found += [(root, out_1, out_2, in_1, in_2) for root in roots]
+    return sorted(found)
 
 
 def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ Decomposition", AAAI 2022: the weight is a sum of Kronecker products. Of a singl
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 
 from compress.decompose.folds import divisors, per_slice
 from compress.decompose.kronecker import KroneckerSum, kronecker_limits
@@ -37,16 +38,15 @@ def _bounds(shape: LayerShape) -> Ranks:
 
 def _lattice(shape: LayerShape, step: int) -> Iterable[Ranks]:
     """(K, S, S) for the smallest S; the layers of all terms together are multiples of the step."""
-    outputs, inputs = channels(shape)
-    most, *_ = _bounds(shape)
-    folds = [
-        n for n in list(divisors(math.gcd(outputs, inputs)))[:FOLDS] if outputs // n % step == 0
-    ]
-    return sorted(
-        (terms, slices, slices)
-        for slices in folds
-        for terms in range(step // math.gcd(step, slices), most + 1, step // math.gcd(step, slices))
-    )
+    outputs, *inputs = kernel_size(shape)
+    held = math.prod(inputs)
+    found = []
+    for slices in islice(divisors(math.gcd(outputs, inputs[0])), FOLDS):
+        if outputs // slices % step == 0:
+            multiple = step // math.gcd(step, slices)
+            paying = outputs * held // (slices * (outputs + held))  # fewer MACs
+            found += [(terms, slices, slices) for terms in range(multiple, paying + 1, multiple)]
+    return sorted(found)
 
 
 def _layout(shape: LayerShape, ranks: Ranks) -> tuple[Stage, ...]:
