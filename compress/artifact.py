@@ -14,10 +14,9 @@ from compress import load
 from compress.checkpoint import write_safetensors
 from compress.errors import PlanError
 from compress.export import export_program
-from compress.layers import shape_of
 from compress.plan import Plan
 from compress.shape import Stage
-from compress.surgery import is_factorized, stage_rows
+from compress.surgery import is_factorized, stage_rows, stage_shape
 
 README = """\
 Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
@@ -63,7 +62,9 @@ def write_result(
     """
     folder = Path(folder)
     layers = {
-        name: stage_rows(Stage(child, shape_of(stage)) for child, stage in layer.named_children())
+        name: stage_rows(
+            Stage(child, stage_shape(stage)) for child, stage in layer.named_children()
+        )
         for name, layer in model.named_modules()
         if is_factorized(layer)
     }

@@ -2,7 +2,18 @@
 
 from typing import Any, Final, NamedTuple
 
-METHODS: Final = ("svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term")
+METHODS: Final = (
+    "svd",
+    "spatial_svd",
+    "tucker2",
+    "cp3",
+    "cp4",
+    "tensor_train",
+    "block_term",
+    "kronecker",
+    "semi_tensor",
+    "hierarchical_tucker",
+)
 # Tried unless others are asked for: on digits_cnn the others made no plan faster.
 DEFAULT_METHODS: Final = ("svd", "spatial_svd", "tucker2", "cp3", "cp4")
 

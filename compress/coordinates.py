@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.decompose.linalg import RIDGE, cholesky
 from compress.kernels import kernel_size
-from compress.shape import Stage
+from compress.shape import LayerShape
 
 OUTPUTS, CHANNELS, AXES = 0, 1, 2  # the modes of a kernel; AXES is the first in space
 
@@ -39,20 +39,20 @@ class Coordinates:
             kernel = rows.movedim(-1, mode)
         return kernel
 
-    def leave(self, stages: Sequence[Stage], factors: Sequence[Tensor]) -> list[Tensor]:
+    def leave(self, shapes: Sequence[LayerShape], factors: Sequence[Tensor]) -> list[Tensor]:
         """The kernels of stages whose product is in these coordinates, for the old ones.
 
         Args:
-            stages: of a layer without groups; along each axis at most one of them has a kernel
-                longer than 1.
+            shapes: of the stages of a layer without groups; along each axis at most one of them
+                has a kernel longer than 1.
             factors: their kernels, in any shape that has as many values.
 
         Returns:
             (O, I / G, *kernel) of each stage.
         """
         kernels = [
-            factor.reshape(kernel_size(stage.shape))
-            for stage, factor in zip(stages, factors, strict=True)
+            factor.reshape(kernel_size(shape))
+            for shape, factor in zip(shapes, factors, strict=True)
         ]
         for mode, root in self._roots.items():
             carrier = _carrier(mode, kernels)

@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from compress.kernels import kernel_of
+from compress.kernels import kernel_of, kernel_size
 from compress.methods.groups import groups_of
-from compress.shape import ConvShape, LayerShape, Stage
+from compress.shape import ConvShape, FlatShape, GridShape, LayerShape, Stage
 
 
 def dense_weight(
@@ -24,22 +24,44 @@ def dense_weight(
         factors: stage name -> weight of that stage.
     """
     first, *rest = stages
-    weight = _kernel(first, factors)
+    if isinstance(first.shape, GridShape | FlatShape):
+        weight = _after(_identity(shape, next(iter(factors.values()))), first, factors)
+    else:
+        weight = _kernel(first.name, first.shape, factors)
     for stage in rest:
-        weight = _after(weight, stage.shape, _kernel(stage, factors))
+        weight = _after(weight, stage, factors)
     return weight if isinstance(shape, ConvShape) else weight.flatten(1)
 
 
-def _kernel(stage: Stage, factors: Mapping[str, Tensor]) -> Tensor:
-    return kernel_of(stage.shape, factors[stage.name].detach().double())
+def _kernel(name: str, shape: LayerShape, factors: Mapping[str, Tensor]) -> Tensor:
+    return kernel_of(shape, factors[name].detach().double())
 
 
-def _after(weight: Tensor, shape: LayerShape, kernel: Tensor) -> Tensor:
-    """(O, I, *kernel) of a stage, `shape` and `kernel`, after that of those before it.
+def _identity(shape: LayerShape, like: Tensor) -> Tensor:
+    """(I, I / G, 1, 1): each group of inputs as it is."""
+    inputs = kernel_size(shape)[1]
+    axes = shape.axes if isinstance(shape, ConvShape) else 0
+    identity = torch.eye(inputs, dtype=torch.float64, device=like.device)
+    return identity.repeat(groups_of(shape), 1).reshape(-1, inputs, *[1] * axes)
+
+
+def _after(weight: Tensor, stage: Stage, factors: Mapping[str, Tensor]) -> Tensor:
+    """(C, I, *kernel) of a stage after that of those before it; in slices (C, slices * I, *kernel),
+    as the slices are further outputs that a layer treats all alike."""
+    shape = stage.shape
+    if not isinstance(shape, GridShape | FlatShape):
+        return _product(weight, groups_of(shape), _kernel(stage.name, shape, factors))
+    if isinstance(shape, GridShape):
+        return weight.reshape(shape.out_channels, -1, *weight.shape[2:])
+    parts = weight.reshape(shape.groups, shape.channels, shape.slices, -1, *weight.shape[2:])
+    return parts.transpose(1, 2).flatten(0, 2)
+
+
+def _product(weight: Tensor, groups: int, kernel: Tensor) -> Tensor:
+    """(O, I, *kernel) of a convolution after that of those before it.
 
     A stage's group reads the outputs of one group of theirs, so their weights meet group by group.
     """
-    groups = groups_of(shape)
     later, earlier = (
         each.reshape(groups, len(each) // groups, *each.shape[1:]) for each in (kernel, weight)
     )

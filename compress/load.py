@@ -28,26 +28,6 @@ from torch import Tensor, nn
 
 VERSION = 1
 
-# What a row of layers may name, so that a manifest builds these and calls nothing else.
-LAYERS: dict[str, type[nn.Module]] = {
-    kind.__name__: kind
-    for kind in (
-        nn.AdaptiveAvgPool2d,
-        nn.BatchNorm2d,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.Conv3d,
-        nn.ConvTranspose1d,
-        nn.ConvTranspose2d,
-        nn.ConvTranspose3d,
-        nn.Dropout,
-        nn.Flatten,
-        nn.Linear,
-        nn.MaxPool2d,
-        nn.ReLU,
-    )
-}
-
 DTYPES = {
     "BF16": torch.bfloat16,
     "BOOL": torch.bool,
@@ -72,6 +52,83 @@ Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in orde
 
 class FactorizedLayer(nn.Sequential):
     """Plain layers in a row that stand in place of one dense layer; none are an identity."""
+
+
+class Grid(nn.Module):
+    """Features parted into slices, of each group by itself: the layer behind serves every slice.
+
+    Of so many slices, each has every so-manieth feature. They join the batch, (N, C, *size) to
+    (N * slices, channels, *size); with `axes` 0, before a linear layer, they are rows, (..., C) to
+    (..., slices, channels).
+    """
+
+    def __init__(self, channels: int, slices: int, axes: int = 0, groups: int = 1) -> None:
+        super().__init__()
+        self.channels, self.slices, self.axes, self.groups = channels, slices, axes, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values of `x`, none changed."""
+        if not self.axes:
+            return torch.unflatten(x, -1, (self.channels, self.slices)).transpose(-1, -2)
+        if x.ndim != self.axes + 2:
+            raise ValueError(f"a tensor of {tuple(x.shape)} came; a batch (N, C, *size) was wanted")
+        parts = torch.unflatten(x, 1, (self.groups, self.channels, self.slices))
+        return parts.movedim(3, 1).flatten(2, 3).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return f"{self.channels}, {self.slices}, axes={self.axes}, groups={self.groups}"
+
+
+class Flat(nn.Module):
+    """Slices as features again, one slice after the other, and a bias for each feature."""
+
+    def __init__(
+        self, channels: int, slices: int, axes: int = 0, groups: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.channels, self.slices, self.axes, self.groups = channels, slices, axes, groups
+        self.bias = nn.Parameter(torch.zeros(groups * slices * channels)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What `Grid` parted, as one again."""
+        if self.axes:
+            parts = torch.unflatten(x, 0, (x.shape[0] // self.slices, self.slices))
+            parts = torch.unflatten(parts, 2, (self.groups, self.channels))
+            x = parts.transpose(1, 2).flatten(1, 3)
+        else:
+            x = x.flatten(-2)
+        return x if self.bias is None else x + self.bias.reshape(-1, *[1] * self.axes)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        bias = self.bias is not None
+        return (
+            f"{self.channels}, {self.slices}, axes={self.axes}, groups={self.groups}, bias={bias}"
+        )
+
+
+# What a row of layers may name, so that a manifest builds these and calls nothing else.
+LAYERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (
+        nn.AdaptiveAvgPool2d,
+        nn.BatchNorm2d,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+        Flat,
+        Grid,
+        nn.Dropout,
+        nn.Flatten,
+        nn.Linear,
+        nn.MaxPool2d,
+        nn.ReLU,
+    )
+}
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:

@@ -65,12 +65,16 @@ def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool
     if method == "svd":
         values = 4 * weight + EIGH * min(outputs, patch) ** 2 + moment
     elif method == "spatial_svd":
-        rows, columns = patch // width, outputs * width
-        values = 5 * weight + EIGH * min(rows, columns) ** 2
-        if data_aware:
-            paying = rows * columns // (rows + columns)
-            span = paying if ranks[0] <= paying else min(rows, columns)
-            values += EIGH * rows**2 + _reduction(weight, patch, span, ranks[0], width)
+        values = _two_sided(outputs, patch // width, width, ranks[0], data_aware=data_aware)
+    elif method in ("kronecker", "semi_tensor"):
+        terms, out, into = ranks if method == "kronecker" else (ranks[0], 1, ranks[1])
+        sizes = outputs // out, out * patch // into, into
+        # The fits of two foldings are kept; the metric is rearranged.
+        values = 2 * (moment + _two_sided(*sizes, terms, data_aware=data_aware))
+    elif method == "hierarchical_tucker":
+        _, *leaves = ranks
+        within_out, within_in = math.prod(leaves[:2]), math.prod(leaves[2:])
+        values = 6 * weight + EIGH * (within_out**2 + within_in**2) + 5 * moment
     elif method in ("cp3", "cp4"):
         terms, most = ranks[0], places * min(outputs, inputs)
         start = 2 * (outputs + inputs) * most
@@ -94,6 +98,17 @@ def _widest(method: str, ranks: Ranks) -> int:
     if method == "block_term":  # all terms side by side
         return max(ranks[:2]) * ranks[2]
     return max(ranks)
+
+
+def _two_sided(outputs: int, rows: int, width: int, rank: int, *, data_aware: bool) -> int:
+    """Values that `compress.decompose.spatial_svd` holds for a weight (O, rows, width)."""
+    weight, columns = outputs * rows * width, outputs * width
+    values = 5 * weight + EIGH * min(rows, columns) ** 2
+    if data_aware:
+        paying = rows * columns // (rows + columns)
+        span = paying if rank <= paying else min(rows, columns)
+        values += EIGH * rows**2 + _reduction(weight, rows * width, span, rank, width)
+    return values
 
 
 def _reduction(weight: int, patch: int, span: int, rank: int, places: int) -> int:

@@ -40,7 +40,7 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; the ridge, or that the bias alone is corrected, is chosen, and a layer changed at
     all, by the error on inputs that were left out of the fit. Factors that layers share stay as
-    they are, and so do those of a layer that ends in a stage of another kind.
+    they are, and so do last factors that serve several slices of the outputs.
     If that raises the error of the network's outputs, it is undone, and biases alone are tried.
     Then the running statistics of every batch norm, undone likewise.
 

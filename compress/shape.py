@@ -56,14 +56,19 @@ class ConvShape:
         return weight + self.out_channels * self.bias
 
     def output_size(self, size: Size) -> Size:
-        """Sizes after the layer, for an input of `size`."""
+        """Sizes after the layer, for an input of `size`; slices before them stay as many."""
         if self.padding == "same":
             return size
         padding = (0,) * self.axes if self.padding == "valid" else self.padding
-        return tuple(
+        return size[: -self.axes] + tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(
-                size, padding, self.dilation, self.kernel_size, self.stride, strict=True
+                size[-self.axes :],
+                padding,
+                self.dilation,
+                self.kernel_size,
+                self.stride,
+                strict=True,
             )
         )
 
@@ -113,10 +118,15 @@ class TransposedShape(ConvShape):
         )
 
     def output_size(self, size: Size) -> Size:
-        return tuple(
+        return size[: -self.axes] + tuple(
             (n - 1) * s + before + after - d * (k - 1) + 1
             for n, s, (before, after), d, k in zip(
-                size, self.stride, self.margins, self.dilation, self.kernel_size, strict=True
+                size[-self.axes :],
+                self.stride,
+                self.margins,
+                self.dilation,
+                self.kernel_size,
+                strict=True,
             )
         )
 
@@ -155,12 +165,100 @@ class LinearShape:
 LayerShape = ConvShape | LinearShape
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridShape:
+    """Features parted into slices, of each group by itself: the layer behind serves every slice.
+
+    Of so many slices, each has every so-manieth feature. They join the batch, (N, C, *size) to
+    (N * slices, channels, *size); with `axes` 0, before a linear layer, they are rows, (..., C) to
+    (..., slices, channels).
+    """
+
+    channels: int  # of a slice, in each group
+    slices: int
+    axes: int = 0  # in space
+    groups: int = 1
+
+    @property
+    def type(self) -> str:
+        """The name of the class in `compress.load`."""
+        return "Grid"
+
+    @property
+    def in_channels(self) -> int:
+        return self.groups * self.channels * self.slices
+
+    @property
+    def out_channels(self) -> int:
+        return self.groups * self.channels
+
+    @property
+    def parameters(self) -> int:
+        return 0
+
+    def output_size(self, size: Size) -> Size:
+        """The slices stand before the sizes in space."""
+        return self.slices, *size
+
+    def macs(self, _size: Size) -> int:
+        """Values change places, none is multiplied."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatShape:
+    """Slices as features again, one slice after the other, and a bias for each feature."""
+
+    channels: int  # of a slice, in each group
+    slices: int
+    axes: int = 0  # in space
+    groups: int = 1
+    bias: bool = False
+
+    @property
+    def type(self) -> str:
+        """The name of the class in `compress.load`."""
+        return "Flat"
+
+    @property
+    def in_channels(self) -> int:
+        return self.groups * self.channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.groups * self.channels * self.slices
+
+    @property
+    def parameters(self) -> int:
+        return self.out_channels * self.bias
+
+    def output_size(self, size: Size) -> Size:
+        """What `GridShape` was given."""
+        return size[1:]
+
+    def macs(self, _size: Size) -> int:
+        """Nothing is multiplied."""
+        return 0
+
+
+StageShape = LayerShape | GridShape | FlatShape
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One plain layer of a factorised layer; `name` is its key in the state dict."""
+    """One part of a factorised layer; `name` is its key in the state dict."""
 
     name: str
-    shape: LayerShape
+    shape: StageShape
+
+
+def weighted(stages: Iterable[Stage]) -> list[tuple[str, LayerShape]]:
+    """Name and shape of the stages that have a weight: the plain layers."""
+    return [
+        (stage.name, stage.shape)
+        for stage in stages
+        if isinstance(stage.shape, ConvShape | LinearShape)
+    ]
 
 
 def stage_parameters(stages: Iterable[Stage]) -> int:
@@ -182,17 +280,15 @@ def peak_activation(stages: Iterable[Stage], size: Size) -> int:
     peak = 0
     for stage in stages:
         after = stage.shape.output_size(size)
-        values = _width_in(stage) * math.prod(size) + _width_out(stage) * math.prod(after)
+        read, written = widths(stage.shape)
+        values = read * math.prod(size) + written * math.prod(after)
         peak = max(peak, values)
         size = after
     return peak
 
 
-def _width_in(stage: Stage) -> int:
-    shape = stage.shape
-    return shape.in_channels if isinstance(shape, ConvShape) else shape.in_features
-
-
-def _width_out(stage: Stage) -> int:
-    shape = stage.shape
-    return shape.out_channels if isinstance(shape, ConvShape) else shape.out_features
+def widths(shape: StageShape) -> tuple[int, int]:
+    """Features before and after."""
+    if isinstance(shape, LinearShape):
+        return shape.in_features, shape.out_features
+    return shape.in_channels, shape.out_channels

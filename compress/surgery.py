@@ -12,12 +12,12 @@ from compress.calibration import LayerMoments, evaluating
 from compress.catalog import Row
 from compress.errors import CompressError, PlanError, UnsupportedLayerError
 from compress.layers import TOGETHER, find_obstacles, layer_named, shape_of, tied_layers
-from compress.load import FactorizedLayer, build_layer, replace_
+from compress.load import FactorizedLayer, Flat, Grid, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.metric import Metric
 from compress.plan import Choice, Plan
-from compress.shape import Stage
+from compress.shape import FlatShape, GridShape, Stage, StageShape
 from compress.shrinkage import shrunk
 
 
@@ -119,6 +119,27 @@ def factorized(
 def is_factorized(module: nn.Module) -> TypeGuard[FactorizedLayer]:
     """Whether the module stands in place of a dense layer."""
     return isinstance(module, FactorizedLayer)
+
+
+def stage_shape(module: nn.Module) -> StageShape:
+    """The shape of a stage that was built.
+
+    Raises:
+        UnsupportedLayerError: it is none.
+    """
+    if isinstance(module, Grid):
+        return GridShape(
+            channels=module.channels, slices=module.slices, axes=module.axes, groups=module.groups
+        )
+    if isinstance(module, Flat):
+        return FlatShape(
+            channels=module.channels,
+            slices=module.slices,
+            axes=module.axes,
+            groups=module.groups,
+            bias=module.bias is not None,
+        )
+    return shape_of(module)
 
 
 def stage_rows(stages: Iterable[Stage]) -> list[Row]:

@@ -14,7 +14,18 @@ from compress.catalog import DEFAULT_METHODS, METHODS
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
-Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term"]
+Method = Literal[
+    "svd",
+    "spatial_svd",
+    "tucker2",
+    "cp3",
+    "cp4",
+    "tensor_train",
+    "block_term",
+    "kronecker",
+    "semi_tensor",
+    "hierarchical_tucker",
+]
 
 # Metrics of which a share of the samples is right; the others are averages of a real number.
 COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")

@@ -1,8 +1,13 @@
 """Which choices can hold whatever others can, so that the others must be faster to be of use."""
 
 import math
+import operator
 
 from compress.plan import Choice
+
+# Methods that hold what they hold at smaller ranks, and nothing of others: so many of the ranks
+# bound something, those behind them are numbers of slices and must be the same.
+FOLDED = {"kronecker": 1, "semi_tensor": 1, "hierarchical_tucker": 5}
 
 
 def contains(larger: Choice, smaller: Choice) -> bool:
@@ -12,6 +17,13 @@ def contains(larger: Choice, smaller: Choice) -> bool:
     outputs (svd, Tucker-2, train), to inputs (Tucker-2, train), and of (inputs, rows) by
     (outputs, columns) (spatial SVD, train).
     """
+    if larger.method in FOLDED:
+        count = FOLDED[larger.method]
+        return (
+            smaller.method == larger.method
+            and smaller.ranks[count:] == larger.ranks[count:]
+            and all(map(operator.le, smaller.ranks[:count], larger.ranks[:count]))
+        )
     if larger.method in ("cp3", "cp4"):
         same = smaller.method in (larger.method, "cp4")
         return same and smaller.ranks[0] <= larger.ranks[0]

@@ -1,10 +1,12 @@
 """Hypothesis strategies of our own domain: kernels, samples of their inputs, shapes of layers."""
 
+import math
 from dataclasses import asdict
 
 import torch
 from hypothesis import strategies as st
 
+from compress.errors import RankError
 from compress.shape import ConvShape, TransposedShape
 
 SEEDS = st.integers(0, 2**16)
@@ -82,6 +84,19 @@ def any_conv_shapes(draw, most_channels=6, most_groups=3):
     """Convolutions and transposed ones over one to three axes."""
     kind = draw(st.sampled_from([conv_shapes, transposed_shapes]))
     return draw(kind(most_channels, draw(st.integers(1, 3)), most_groups))
+
+
+def ranks_of(method, shape, most=math.inf):
+    """Ranks that the method takes, none above `most`: numbers of slices are divisors."""
+
+    def taken(ranks):
+        try:
+            return bool(method.stages(shape, ranks))
+        except RankError:
+            return False
+
+    limits = method.limits(shape)
+    return st.tuples(*(st.integers(1, min(limit, most)) for limit in limits)).filter(taken)
 
 
 def normal(seed, *size):

@@ -7,7 +7,7 @@ side again: grouped plain layers. A layer without groups is its own only group.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from compress.shape import ConvShape, LayerShape, Stage
+from compress.shape import ConvShape, FlatShape, GridShape, LayerShape, Stage, StageShape
 
 
 def groups_of(shape: LayerShape) -> int:
@@ -32,7 +32,9 @@ def side_by_side(stages: Iterable[Stage], groups: int) -> tuple[Stage, ...]:
     return tuple(Stage(stage.name, _repeated(stage.shape, groups)) for stage in stages)
 
 
-def _repeated(shape: LayerShape, groups: int) -> LayerShape:
+def _repeated(shape: StageShape, groups: int) -> StageShape:
+    if isinstance(shape, GridShape | FlatShape):
+        return replace(shape, groups=groups * shape.groups)
     if not isinstance(shape, ConvShape):
         return shape
     return replace(

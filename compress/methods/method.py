@@ -15,7 +15,7 @@ from compress.kernels import kernel_of, weight_of, weight_size
 from compress.methods.grid import cheaper_ranks, thinned
 from compress.methods.groups import group_shape, groups_of, side_by_side
 from compress.metric import Metric
-from compress.shape import ConvShape, LayerShape, Stage
+from compress.shape import ConvShape, LayerShape, Stage, weighted
 
 Ranks = tuple[int, ...]
 
@@ -73,6 +73,9 @@ class Method:
     lattice: Callable[[LayerShape, int], Iterable[Ranks]]  # ranks of one step, ascending
     layout: Callable[[LayerShape, Ranks], tuple[Stage, ...]]
     algorithm: Callable[[Tensor, Tensor | None], Algorithm]
+    folds: bool = False
+    """Whether stages serve slices of the features. None of them then carries a whole mode, and of
+    a metric nothing counts but a whole second moment of the inputs."""
 
     def refusal(self, shape: LayerShape) -> str | None:
         """Why the method cannot represent a layer of this shape, or never pays; None if it may."""
@@ -114,7 +117,7 @@ class Method:
 
         Raises:
             UnsupportedLayerError: the method cannot represent the layer.
-            RankError: a rank lies outside 1 to its limit.
+            RankError: a rank lies outside 1 to its limit, or divides nothing where it must.
         """
         check_ranks(ranks, self.limits(shape))
         return self._side_by_side(shape, ranks)
@@ -143,6 +146,9 @@ class Method:
                 f"a weight of shape {tuple(weight.shape)} came; {weight_size(shape)} was wanted "
                 f"for {shape}"
             )
+        if self.folds:
+            inputs = Metric.of(metric).inputs
+            metric = inputs if isinstance(inputs, Tensor) else None
         groups = groups_of(shape)
         parts = zip(
             kernel_of(shape, weight).chunk(groups), Metric.of(metric).split(groups), strict=True
@@ -176,14 +182,14 @@ class StagedFactors:
     def factors(self, ranks: Ranks) -> dict[str, Tensor]:
         """See `Decomposition`."""
         stages = self.method.stages(self.shape, ranks)
-        one = self.method.layout(group_shape(self.shape), ranks)
+        one = weighted(self.method.layout(group_shape(self.shape), ranks))
         groups = [
-            coordinates.leave(one, algorithm.factors(ranks))
+            coordinates.leave([shape for _, shape in one], algorithm.factors(ranks))
             for coordinates, algorithm in zip(self.coordinates, self.algorithms, strict=True)
         ]
         return {
-            stage.name: _joined(stage.shape, kernels).to(self.dtype, copy=True)
-            for stage, *kernels in zip(stages, *groups, strict=True)
+            name: _joined(shape, kernels).to(self.dtype, copy=True)
+            for (name, shape), *kernels in zip(weighted(stages), *groups, strict=True)
         }
 
     def error(self, ranks: Ranks) -> float | None:

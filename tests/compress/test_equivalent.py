@@ -39,7 +39,7 @@ def through(stages, factors, x):
     return x
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RANKS)
 def test_the_dense_weight_computes_what_the_stages_compute(name):
     stages = METHODS[name].stages(CONV, RANKS[name])
     factors = METHODS[name].decompose(CONV, normal(0, 6, 5, 3, 2), None).factors(RANKS[name])

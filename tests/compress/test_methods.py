@@ -1,5 +1,6 @@
 from dataclasses import asdict, replace
 from functools import partial
+from re import escape
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.catalog import METHODS as NAMES
 from compress.equivalent import dense_weight, relative_error
 from compress.errors import PlanError, RankError, UnsupportedLayerError, WeightsError
+from compress.kernels import kernel_size
 from compress.load import build_layer
 from compress.methods.registry import METHODS, method_named
-from compress.shape import ConvShape, LinearShape, stage_macs, stage_parameters
-from tests.strategies import SEEDS, conv_shapes, normal, second_moment
+from compress.shape import ConvShape, LinearShape, stage_macs, stage_parameters, weighted
+from tests.strategies import SEEDS, conv_shapes, normal, ranks_of, second_moment
 
 # Float32 round-off of up to four convolutions over a few dozen products, outputs of order 10.
 EXACT = {"rtol": 1e-4, "atol": 1e-4}
@@ -24,7 +26,12 @@ EXACT_FITTED = {"rtol": 0, "atol": 1e-5}
 CONV = ConvShape(in_channels=6, out_channels=8, kernel_size=(3, 3), padding=(1, 1))
 WIDE = replace(CONV, in_channels=192, out_channels=256)
 LINEAR = LinearShape(in_features=256, out_features=512)
-SPATIAL = [name for name in METHODS if name != "svd"]
+SMALL = LinearShape(in_features=12, out_features=18)
+SPATIAL = ["spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term"]
+CONVOLUTIONAL = [name for name in METHODS if METHODS[name].obstacle(CONV) is None]
+LINEAR_TOO = [name for name in METHODS if METHODS[name].obstacle(LINEAR) is None]
+# Every method, with a layer that it takes.
+EXAMPLES = {name: CONV if name in CONVOLUTIONAL else SMALL for name in METHODS}
 EVERY = pytest.mark.parametrize("name", METHODS)
 SIZE = (11, 12, 10)  # of an input
 
@@ -45,6 +52,16 @@ GEOMETRIES = [
     {"in_channels": 1, "kernel_size": (3, 2)},
     {"out_channels": 1},
 ]
+TAKEN = pytest.mark.parametrize(
+    ("name", "geometry"),
+    [
+        (name, geometry)
+        for geometry in GEOMETRIES
+        for name in CONVOLUTIONAL
+        if METHODS[name].obstacle(replace(CONV, **geometry)) is None
+    ],
+    ids=str,
+)
 
 
 def dense_layer(shape):
@@ -63,9 +80,20 @@ def built(stages, factors=None, bias=None):
     return layer
 
 
-def width_out(stage):
-    shape = stage.shape
-    return shape.out_channels if isinstance(shape, ConvShape) else shape.out_features
+def widths(stages):
+    """What each of the plain layers puts out."""
+    return [
+        shape.out_channels if isinstance(shape, ConvShape) else shape.out_features
+        for _, shape in weighted(stages)
+    ]
+
+
+def example(name, seed=0):
+    """The shape of a layer that a method takes, a weight, and a second moment of its inputs."""
+    shape = EXAMPLES[name]
+    weight = normal(seed, *kernel_size(shape))
+    size = weight[0].numel()
+    return shape, weight, second_moment(normal(seed + 1, 2 * size, size))
 
 
 def inputs(shape):
@@ -83,8 +111,7 @@ def full_rank_layer(name, shape, layer):
 
 # Torch says once that it pads even kernels with a copy of the input.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@EVERY
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@TAKEN
 def test_full_rank_computes_the_same_function(name, geometry):
     shape = replace(CONV, **geometry)
     layer, x = dense_layer(shape), inputs(shape)
@@ -94,7 +121,7 @@ def test_full_rank_computes_the_same_function(name, geometry):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@EVERY
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 @settings(deadline=None, max_examples=25)
 @given(shape=conv_shapes())
 def test_full_rank_computes_the_same_function_in_any_geometry(name, shape):
@@ -125,10 +152,12 @@ def test_svd_takes_a_1x1_convolution_with_its_stride_and_padding():
 @given(seed=SEEDS)
 def test_full_rank_is_exact_in_the_norm_of_any_data(name, seed):
     method = METHODS[name]
-    weight, metric = normal(seed, 8, 6, 3, 3), second_moment(normal(seed + 1, 20, 54))
-    ranks = method.limits(CONV)
-    factors = method.decompose(CONV, weight, metric).factors(ranks)
-    found = dense_weight(CONV, method.stages(CONV, ranks), factors)
+    shape, weight, _ = example(name, seed)
+    size = weight[0].numel()
+    metric = second_moment(normal(seed + 1, size // 2, size))
+    ranks = method.limits(shape)
+    factors = method.decompose(shape, weight, metric).factors(ranks)
+    found = dense_weight(shape, method.stages(shape, ranks), factors)
     torch.testing.assert_close(found, weight, **EXACT_FITTED)
 
 
@@ -137,13 +166,15 @@ def test_full_rank_is_exact_in_the_norm_of_any_data(name, seed):
 @given(data=st.data())
 def test_in_the_norm_of_the_data_no_method_is_worse_than_in_the_plain_one(name, data):
     method, seed = METHODS[name], data.draw(SEEDS)
-    weight, metric = normal(seed, 8, 6, 3, 3), second_moment(normal(seed + 1, 40, 54))
-    ranks = tuple(data.draw(st.integers(1, limit)) for limit in method.limits(CONV))
-    stages = method.stages(CONV, ranks)
+    shape, weight, _ = example(name, seed)
+    size = weight[0].numel()
+    metric = second_moment(normal(seed + 1, 3 * size // 4, size))
+    ranks = data.draw(ranks_of(method, shape))
+    stages = method.stages(shape, ranks)
     fitted, plain = (
         relative_error(
             weight,
-            dense_weight(CONV, stages, method.decompose(CONV, weight, used).factors(ranks)),
+            dense_weight(shape, stages, method.decompose(shape, weight, used).factors(ranks)),
             metric,
         )
         for used in (metric, None)
@@ -154,21 +185,22 @@ def test_in_the_norm_of_the_data_no_method_is_worse_than_in_the_plain_one(name, 
 @EVERY
 def test_factors_have_the_shapes_dtype_and_names_of_the_stages(name):
     method = METHODS[name]
-    decomposition = method.decompose(CONV, normal(0, 8, 6, 3, 3).half(), None)
-    for ranks in [tuple(1 for _ in method.limits(CONV)), method.limits(CONV)]:
-        factors, stages = decomposition.factors(ranks), method.stages(CONV, ranks)
+    shape, weight, _ = example(name)
+    decomposition, limits = method.decompose(shape, weight.half(), None), method.limits(shape)
+    for ranks in [tuple(1 for _ in limits), limits]:
+        factors, stages = decomposition.factors(ranks), method.stages(shape, ranks)
         weights = {f"{key}.weight": factor.shape for key, factor in factors.items()}
         expected = built(stages).state_dict()
         assert weights.items() <= {key: value.shape for key, value in expected.items()}.items()
-        assert list(factors) == [stage.name for stage in stages]
+        assert list(factors) == [name for name, _ in weighted(stages)]
         assert {factor.dtype for factor in factors.values()} == {torch.float16}
 
 
 @EVERY
 def test_factors_share_no_storage_with_the_weight_or_with_each_other(name):
-    method, weight = METHODS[name], normal(0, 8, 6, 3, 3)
-    decomposition, before = method.decompose(CONV, weight, None), weight.clone()
-    ranks = method.limits(CONV)
+    method, (shape, weight, _) = METHODS[name], example(name)
+    decomposition, before = method.decompose(shape, weight, None), weight.clone()
+    ranks = method.limits(shape)
     expected = {key: value.clone() for key, value in decomposition.factors(ranks).items()}
     for factor in decomposition.factors(ranks).values():
         factor.zero_()
@@ -180,19 +212,17 @@ def test_factors_share_no_storage_with_the_weight_or_with_each_other(name):
 
 @EVERY
 def test_what_was_asked_before_does_not_change_the_factors(name):
-    method = METHODS[name]
-    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
-    few, most = tuple(3 for _ in method.limits(CONV)), method.limits(CONV)
-    asked = method.decompose(CONV, weight, metric)
+    method, (shape, weight, metric) = METHODS[name], example(name)
+    few, most = tuple(2 for _ in method.limits(shape)), method.limits(shape)
+    asked = method.decompose(shape, weight, metric)
     asked.factors(most)
     again = asked.factors(few)
-    for key, factor in method.decompose(CONV, weight, metric).factors(few).items():
+    for key, factor in method.decompose(shape, weight, metric).factors(few).items():
         assert torch.equal(factor, again[key])
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@EVERY
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@TAKEN
 def test_parameters_and_macs_are_those_that_torch_counts(name, geometry):
     shape = replace(CONV, **geometry)
     stages = METHODS[name].stages(shape, tuple(min(2, r) for r in METHODS[name].limits(shape)))
@@ -205,13 +235,16 @@ def test_parameters_and_macs_are_those_that_torch_counts(name, geometry):
     assert stage_macs(stages, (11, 12)) == counter.get_total_flops() // 2  # torch counts two
 
 
-def test_parameters_and_macs_of_a_linear_layer_are_those_that_torch_counts():
-    stages = METHODS["svd"].stages(LINEAR, (16,))
-    layer = built(stages)
-    assert stage_parameters(stages) == sum(p.numel() for p in layer.parameters())
-    with FlopCounterMode(display=False) as counter:
-        layer(torch.empty(1, 256, device="meta"))
-    assert stage_macs(stages, (1, 1)) == counter.get_total_flops() // 2
+@pytest.mark.parametrize("name", LINEAR_TOO)
+@pytest.mark.parametrize("vectors", [1, 7])
+def test_parameters_and_macs_of_a_linear_layer_are_those_that_torch_counts(name, vectors):
+    for ranks in METHODS[name].grid(LINEAR)[:2]:
+        stages = METHODS[name].stages(LINEAR, ranks)
+        layer = built(stages)
+        assert stage_parameters(stages) == sum(p.numel() for p in layer.parameters())
+        with FlopCounterMode(display=False) as counter:
+            layer(torch.empty(1, vectors, 256, device="meta"))
+        assert stage_macs(stages, (vectors, 1)) == counter.get_total_flops() // 2
 
 
 def test_each_spatial_stage_takes_the_geometry_of_its_own_axis():
@@ -239,10 +272,10 @@ def test_each_spatial_stage_takes_the_geometry_of_its_own_axis():
 @EVERY
 @pytest.mark.parametrize("bias", [True, False])
 def test_only_the_last_stage_has_the_bias(name, bias):
-    shape = replace(CONV, bias=bias)
+    shape = replace(EXAMPLES[name], bias=bias)
     *first, last = METHODS[name].stages(shape, METHODS[name].limits(shape))
     assert last.shape.bias is bias
-    assert not any(stage.shape.bias for stage in first)
+    assert not any(getattr(stage.shape, "bias", False) for stage in first)
 
 
 @pytest.mark.parametrize("name", SPATIAL)
@@ -271,6 +304,8 @@ def test_kernels_of_one_row_or_column_are_left_to_the_method_that_fits_them():
 @EVERY
 def test_a_layer_too_small_to_become_cheaper_is_refused_with_the_reason(name):
     shape = ConvShape(in_channels=2, out_channels=2, kernel_size=(3, 3))
+    if name not in CONVOLUTIONAL:
+        shape = LinearShape(in_features=4, out_features=6)
     assert METHODS[name].grid(shape) == []
     assert "fewer parameters and MACs" in METHODS[name].refusal(shape)
     assert len(METHODS[name].stages(shape, METHODS[name].limits(shape))) > 1
@@ -278,11 +313,11 @@ def test_a_layer_too_small_to_become_cheaper_is_refused_with_the_reason(name):
 
 @EVERY
 def test_ranks_outside_their_limits_are_refused_with_both(name):
-    method = METHODS[name]
-    limits = method.limits(CONV)
-    decomposition = method.decompose(CONV, normal(0, 8, 6, 3, 3), None)
+    method, (shape, weight, _) = METHODS[name], example(name)
+    limits = method.limits(shape)
+    decomposition = method.decompose(shape, weight, None)
     for ranks in [tuple(limit + 1 for limit in limits), tuple(0 for _ in limits), (*limits, 1)]:
-        for ask in (partial(method.stages, CONV), decomposition.factors):
+        for ask in (partial(method.stages, shape), decomposition.factors):
             with pytest.raises(RankError) as caught:
                 ask(ranks)
             assert str(ranks) in str(caught.value)
@@ -291,8 +326,11 @@ def test_ranks_outside_their_limits_are_refused_with_both(name):
 
 @EVERY
 def test_a_weight_of_another_shape_is_refused_with_both(name):
-    with pytest.raises(WeightsError, match=r"\(8, 6, 3, 2\) came; \(8, 6, 3, 3\) was wanted"):
-        METHODS[name].decompose(CONV, normal(0, 8, 6, 3, 2), None)
+    shape, weight, _ = example(name)
+    shorter = weight[..., :-1]
+    sizes = f"{tuple(shorter.shape)} came; {tuple(weight.shape)} was wanted"
+    with pytest.raises(WeightsError, match=escape(sizes)):
+        METHODS[name].decompose(shape, shorter, None)
 
 
 @pytest.mark.parametrize(
@@ -318,9 +356,10 @@ def test_a_grid_is_short_ascending_and_cheaper_than_dense(name, shape):
     assert len(grid) <= 12
     assert grid == sorted(set(grid))
     narrow = isinstance(shape, ConvShape) and shape.in_channels < 64
+    step = 4 if narrow or name == "hierarchical_tucker" else 16  # of a mode, not of all features
     for ranks in grid:
         stages = method.stages(shape, ranks)
-        assert all(width_out(stage) % (4 if narrow else 16) == 0 for stage in stages[:-1])
+        assert all(width % step == 0 for width in widths(stages)[:-1])
         assert stage_parameters(stages) < shape.parameters
         size = (4096, 4096) if isinstance(shape, ConvShape) else (1, 1)  # no rim to speak of
         assert stage_macs(stages, size) < shape.macs(size)

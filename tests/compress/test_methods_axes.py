@@ -13,10 +13,17 @@ from compress.kernels import weight_of
 from compress.methods.groups import group_shape
 from compress.methods.registry import METHODS
 from compress.shape import ConvShape, stage_macs, stage_parameters
-from tests.compress.test_methods import EXACT, built, dense_layer, full_rank_layer, inputs
-from tests.strategies import conv_shapes, transposed_shapes
+from tests.compress.test_methods import (
+    CONVOLUTIONAL,
+    EXACT,
+    built,
+    dense_layer,
+    full_rank_layer,
+    inputs,
+)
+from tests.strategies import conv_shapes, ranks_of, transposed_shapes
 
-EVERY = pytest.mark.parametrize("name", METHODS)
+EVERY = pytest.mark.parametrize("name", CONVOLUTIONAL)
 # Most small kernels have nothing that spatial SVD or CP-4 could split.
 MANY = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 
@@ -47,7 +54,7 @@ def test_transposed_ones_are_exact_at_full_rank_and_counted_at_any(name, shape, 
     torch.manual_seed(0)
     layer, x = dense_layer(shape), inputs(shape)
     torch.testing.assert_close(full_rank_layer(name, shape, layer)(x), layer(x), **EXACT)
-    stages = method.stages(shape, tuple(data.draw(st.integers(1, n)) for n in method.limits(shape)))
+    stages = method.stages(shape, data.draw(ranks_of(method, shape)))
     found = built(stages)
     assert stage_parameters(stages) == sum(p.numel() for p in found.parameters())
     with FlopCounterMode(display=False) as counter:
@@ -65,7 +72,7 @@ def test_the_kernel_of_transposed_stages_is_that_of_what_they_compute(name, shap
     method = METHODS[name]
     assume(method.obstacle(group_shape(shape)) is None)
     shape = replace(shape, bias=False)
-    ranks = tuple(data.draw(st.integers(1, limit)) for limit in method.limits(shape))
+    ranks = data.draw(ranks_of(method, shape))
     stages, layer, x = method.stages(shape, ranks), dense_layer(shape).double(), inputs(shape)
     factors = method.decompose(shape, layer.weight, None).factors(ranks)
     layer.weight.data = weight_of(shape, dense_weight(shape, stages, factors))

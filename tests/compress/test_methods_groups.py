@@ -12,11 +12,19 @@ from compress.equivalent import dense_weight, relative_error
 from compress.errors import CompressError, RankError
 from compress.methods.groups import group_shape, side_by_side
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape, LinearShape, stage_macs, stage_parameters
-from tests.compress.test_methods import EXACT, SIZE, built, dense_layer, full_rank_layer, inputs
-from tests.strategies import SEEDS, conv_shapes, normal, second_moment
+from compress.shape import ConvShape, LinearShape, stage_macs, stage_parameters, weighted
+from tests.compress.test_methods import (
+    CONVOLUTIONAL,
+    EXACT,
+    SIZE,
+    built,
+    dense_layer,
+    full_rank_layer,
+    inputs,
+)
+from tests.strategies import SEEDS, conv_shapes, normal, ranks_of, second_moment
 
-EVERY = pytest.mark.parametrize("name", METHODS)
+EVERY = pytest.mark.parametrize("name", CONVOLUTIONAL)
 # Most small kernels have nothing that spatial SVD or CP-4 could split.
 MANY = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.filter_too_much])
 
@@ -39,20 +47,21 @@ def test_full_rank_computes_the_same_function(name, shape):
 
 @EVERY
 def test_every_group_is_factorised_as_if_it_were_alone(name):
-    method, group = METHODS[name], group_shape(GROUPED)
-    assert (group.out_channels, group.in_channels, group.groups) == (3, 2, 1)
-    weight = normal(0, 12, 2, 3, 2)
+    method, shape = METHODS[name], replace(GROUPED, out_channels=16)
+    group = group_shape(shape)
+    assert (group.out_channels, group.in_channels, group.groups) == (4, 2, 1)
+    weight = normal(0, 16, 2, 3, 2)
     metric = torch.stack([second_moment(normal(seed, 30, 12)) for seed in range(1, 5)])
     ranks = tuple(min(2, limit) for limit in method.limits(group))
-    assert method.limits(GROUPED) == method.limits(group)
-    factors = method.decompose(GROUPED, weight, metric).factors(ranks)
+    assert method.limits(shape) == method.limits(group)
+    factors = method.decompose(shape, weight, metric).factors(ranks)
     alone = [
-        method.decompose(group, weight[3 * g : 3 * g + 3], metric[g]).factors(ranks)
+        method.decompose(group, weight[4 * g : 4 * g + 4], metric[g]).factors(ranks)
         for g in range(4)
     ]
     for key, factor in factors.items():
         assert torch.equal(factor, torch.cat([each[key] for each in alone]))
-    approximation = dense_weight(GROUPED, method.stages(GROUPED, ranks), factors)
+    approximation = dense_weight(shape, method.stages(shape, ranks), factors)
     single = [dense_weight(group, method.stages(group, ranks), each) for each in alone]
     torch.testing.assert_close(approximation, torch.cat(single))
 
@@ -64,7 +73,7 @@ def test_the_dense_weight_computes_what_the_stages_compute(name, shape, data):
     method = METHODS[name]
     assume(method.obstacle(group_shape(shape)) is None)
     shape = replace(shape, padding="valid", bias=False)
-    ranks = tuple(data.draw(st.integers(1, limit)) for limit in method.limits(shape))
+    ranks = data.draw(ranks_of(method, shape))
     stages, layer, x = method.stages(shape, ranks), dense_layer(shape).double(), inputs(shape)
     factors = method.decompose(shape, layer.weight, None).factors(ranks)
     layer.weight.data = dense_weight(shape, stages, factors)
@@ -128,10 +137,10 @@ def test_ranks_of_all_groups_together_are_multiples_that_pay(name):
     assert grid == sorted(set(grid))
     for ranks in grid:
         stages = method.stages(WIDE, ranks)
-        assert all(stage.shape.out_channels % 16 == 0 for stage in stages)
+        assert all(shape.out_channels % 16 == 0 for _, shape in weighted(stages))
         assert stage_parameters(stages) < WIDE.parameters
         assert stage_macs(stages, (4096, 4096)) < WIDE.macs((4096, 4096))
-        assert all(stage.shape.groups % 4 == 0 for stage in stages)
+        assert all(shape.groups % 4 == 0 for _, shape in weighted(stages))
 
 
 def test_many_narrow_groups_may_have_any_rank():

@@ -9,9 +9,9 @@ from compress.equivalent import dense_weight
 from compress.kernels import weight_size
 from compress.methods.registry import METHODS
 from compress.plan import Choice
-from compress.shape import ConvShape
+from compress.shape import ConvShape, weighted
 from search.containment import contains
-from tests.strategies import normal
+from tests.strategies import normal, ranks_of
 
 SHAPE = ConvShape(in_channels=6, out_channels=8, kernel_size=(3, 3))
 # Of a kernel's norm: what float64 leaves of an exact decomposition.
@@ -19,12 +19,12 @@ ROUND_OFF = 1e-10
 
 
 def choices(method):
-    limits = METHODS[method].limits(SHAPE)
-    ranks = st.tuples(*(st.integers(1, min(limit, 8)) for limit in limits))
+    ranks = ranks_of(METHODS[method], SHAPE, most=8)
     return ranks.map(lambda found: Choice(method, found))
 
 
-any_choice = st.sampled_from(sorted(METHODS)).flatmap(choices)
+TAKEN = sorted(name for name in METHODS if METHODS[name].obstacle(SHAPE) is None)
+any_choice = st.sampled_from(TAKEN).flatmap(choices)
 
 
 def held_by(choice):
@@ -32,13 +32,13 @@ def held_by(choice):
     stages = METHODS[choice.method].stages(SHAPE, choice.ranks)
     generator = torch.Generator().manual_seed(0)
     factors = {
-        stage.name: torch.randn(weight_size(stage.shape), dtype=torch.float64, generator=generator)
-        for stage in stages
+        name: torch.randn(weight_size(shape), dtype=torch.float64, generator=generator)
+        for name, shape in weighted(stages)
     }
     return dense_weight(SHAPE, stages, factors)
 
 
-def ranks_of(kernel):
+def unfolded_ranks(kernel):
     """To outputs, to inputs, and of (inputs, rows) by (outputs, columns)."""
     outputs, inputs, rows, columns = kernel.shape
     spatial = kernel.permute(1, 2, 0, 3).reshape(inputs * rows, outputs * columns)
@@ -55,8 +55,12 @@ def test_what_is_contained_has_the_ranks_that_the_larger_form_needs(larger, smal
     """
     if not contains(larger, smaller) or larger.method.startswith("cp"):
         return
-    outputs, inputs, spatial = ranks_of(held_by(smaller))
-    if larger.method == "svd":
+    outputs, inputs, spatial = unfolded_ranks(held_by(smaller))
+    if larger.method == "kronecker":
+        terms, out, into = larger.ranks
+        parts = held_by(smaller).reshape(8 // out, out, into, 6 // into * 9)
+        assert torch.linalg.matrix_rank(parts.transpose(1, 2).flatten(2).flatten(0, 1)) <= terms
+    elif larger.method == "svd":
         assert outputs <= larger.ranks[0]
     elif larger.method == "tucker2":
         assert outputs <= larger.ranks[0]
@@ -73,12 +77,12 @@ def test_what_is_contained_has_the_ranks_that_the_larger_form_needs(larger, smal
         assert spatial <= larger.ranks[0]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("other", sorted(METHODS))
+@pytest.mark.parametrize("method", TAKEN)
+@pytest.mark.parametrize("other", TAKEN)
 def test_what_is_not_contained_at_equal_ranks_has_a_kernel_that_does_not_fit(method, other):
     larger = Choice(method, (2,) * len(METHODS[method].limits(SHAPE)))
     smaller = Choice(other, (2,) * len(METHODS[other].limits(SHAPE)))
-    outputs, inputs, spatial = ranks_of(held_by(smaller))
+    outputs, inputs, spatial = unfolded_ranks(held_by(smaller))
     fits = {
         "svd": outputs <= 2,
         "tucker2": outputs <= 2 and inputs <= 2,
@@ -88,7 +92,8 @@ def test_what_is_not_contained_at_equal_ranks_has_a_kernel_that_does_not_fit(met
         "cp4": other == "cp4",
         "tensor_train": outputs <= 2 and inputs <= 2 and spatial <= 2,
         # a sum of two Tucker-2 of two and two: whatever is one such, or two
-        "block_term": other not in ("svd", "spatial_svd"),
+        "block_term": other not in ("svd", "spatial_svd", "kronecker"),
+        "kronecker": other == "kronecker",
     }
     assert contains(larger, smaller) is fits[method]
 
@@ -153,7 +158,35 @@ def test_terms_are_gathered_into_blocks():
 @given(choice=any_choice)
 def test_every_choice_contains_itself_and_its_smaller_self(choice):
     assert contains(choice, choice)
-    halved = Choice(choice.method, tuple(math.ceil(rank / 2) for rank in choice.ranks))
+    free = 1 if choice.method == "kronecker" else len(choice.ranks)  # the others are slices
+    ranks = *(math.ceil(rank / 2) for rank in choice.ranks[:free]), *choice.ranks[free:]
+    halved = Choice(choice.method, ranks)
     assert contains(choice, halved)
     if halved != choice:
         assert not contains(halved, choice)
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "fits"),
+    [
+        (Choice("semi_tensor", (8, 2)), Choice("semi_tensor", (7, 2)), True),
+        (Choice("semi_tensor", (8, 2)), Choice("semi_tensor", (9, 2)), False),
+        (Choice("semi_tensor", (8, 4)), Choice("semi_tensor", (8, 2)), False),  # other slices
+        (Choice("kronecker", (8, 2, 2)), Choice("kronecker", (8, 2, 1)), False),
+        (Choice("kronecker", (8, 1, 2)), Choice("semi_tensor", (8, 2)), False),
+        (
+            Choice("hierarchical_tucker", (9, 2, 3, 4, 5)),
+            Choice("hierarchical_tucker", (9, 2, 3, 3, 5)),
+            True,
+        ),
+        (
+            Choice("hierarchical_tucker", (9, 2, 3, 4, 5)),
+            Choice("hierarchical_tucker", (9, 2, 3, 5, 5)),
+            False,
+        ),
+        (Choice("svd", (8,)), Choice("semi_tensor", (1, 2)), False),
+    ],
+    ids=str,
+)
+def test_what_is_folded_holds_the_same_folding_at_smaller_ranks(larger, smaller, fits):
+    assert contains(larger, smaller) is fits
