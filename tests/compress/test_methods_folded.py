@@ -230,7 +230,7 @@ def test_a_result_is_loaded_restored_and_exported(plan, dense, tmp_path):
 
 @PLANNED
 def test_repair_refits_last_layers_and_leaves_folded_ones(plan, dense):
-    batches = list(torch.randn(64, 4, 6, 6).split(16))
+    batches = list(torch.randn(512, 4, 6, 6).split(128))
     model = copy.deepcopy(dense)
     factorize_(model, plan)
     report = repair_(model, plan, Reference.of(dense, list(plan.choices), batches))
