@@ -137,9 +137,10 @@ def test_other_neighbours_stay_two(case):
 
 
 def test_what_is_found_shares_nothing_with_the_network():
-    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
+    model = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 4)).double().eval()
     before = copy.deepcopy(model.state_dict())
-    found = merged(model, Flow.of(model, torch.randn(2, 4)))
+    found = merged(model, Flow.of(model, torch.randn(2, 4, dtype=torch.float64)))
+    assert not any(module.training for module in found["0"].modules())
     for parameter in found["0"].parameters():
         parameter.data.zero_()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
