@@ -1,5 +1,6 @@
 import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from compress.architectures import build
 from compress.artifact import write_result
 from compress.flow import Flow
-from compress.load import load
+from compress.load import load, main
 from compress.plan import Choice, Plan
 from compress.reference import Reference
 from compress.repair import repair_
@@ -98,10 +99,11 @@ def test_a_network_in_training_mode_keeps_its_norms(tiny):
 
 def test_what_would_change_the_outputs_is_undone():
     """A flow that is not this network's: one norm would go into the layer of another."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
-    model[2].running_mean += 1
+    norm, *convs = nn.BatchNorm2d(4), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+    model = nn.Sequential(convs[0], nn.ReLU(), norm, convs[1]).eval()
+    norm.running_mean += 1
     before, modules = states(model), list(model.modules())
-    found = simplify_(model, Flow({"0": "2"}, {"0": 4}), X, fold_norms=True)
+    found = simplify_(model, Flow({"0": "2", "2": "3"}, {"0": 4}), X, fold_norms=True)
     assert found.changed == ()
     assert found.reason.startswith("the outputs would differ by")
     assert same(model, before)
@@ -140,7 +142,9 @@ def test_16_bits_have_their_own_round_off(tiny, dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
-def test_the_result_is_written_loaded_and_trained_on(tiny, tiny_architecture, tmp_path):
+def test_the_result_is_written_loaded_and_trained_on(
+    tiny, tiny_architecture, tmp_path, monkeypatch, capsys
+):
     plan = Plan({"conv2": Choice("svd", (4,)), "classify": Choice("svd", (3,))})
     flow = Flow.of(tiny, X)
     reference = Reference.of(tiny, list(plan.choices), [X])
@@ -159,6 +163,9 @@ def test_the_result_is_written_loaded_and_trained_on(tiny, tiny_architecture, tm
         "classify": ["reduce", "expand"],
     }
     assert Plan.from_json(json.dumps(manifest["plan"])) == plan
+    monkeypatch.setattr(sys, "argv", ["load.py", str(tmp_path)])
+    main()
+    assert "2 layers factorised" in capsys.readouterr().out
     loaded = load(tmp_path)
     assert torch.equal(loaded(X), tiny(X))
     assert loaded.state_dict().keys() == tiny.state_dict().keys()
