@@ -251,6 +251,16 @@ def test_the_ladder_is_a_better_start_than_the_svds_of_the_places(monkeypatch):
     assert errors[0] < 0.98 * errors[1]
 
 
+def test_new_terms_add_nothing_yet_and_leave_the_svds_of_the_places():
+    terms = als.Als(normal(0, 8, 6, 9))
+    rung = terms._rung_below(12)
+    out_factor, in_factor, places = terms._grown(rung, 12).factors
+    assert not out_factor[:, 8:].any()
+    for found, start in zip((in_factor, places), terms._start_single[1:], strict=True):
+        noise = found[:, 8:] - start[:, 8:12]
+        assert 0.3 < float(noise.norm() / start[:, 8:12].norm()) < 3
+
+
 def test_each_rung_is_climbed_once(monkeypatch):
     terms = als.Als(normal(0, 8, 6, 9))
     begun, descend = [], als.Als._descend

@@ -7,6 +7,7 @@ from tensorly.tenalg import multi_mode_dot
 
 from compress.decompose import tucker
 from compress.decompose.linalg import unfold
+from compress.decompose.reduction import Problem, Reduced
 from compress.decompose.tucker import Tucker2
 from compress.equivalent import relative_error
 from compress.errors import RankError
@@ -117,6 +118,20 @@ def test_full_rank_is_exact(data):
     for metric in (None, second_moment(samples)):
         found = product(Tucker2(weight, metric), tuple(weight.shape[:2]))
         torch.testing.assert_close(found, weight, rtol=0, atol=1e-6)
+
+
+def test_where_the_fit_to_the_data_loses_the_plain_one_is_kept(monkeypatch):
+    weight, metric = normal(0, 8, 6, 3, 3), second_moment(normal(1, 99, 54))
+
+    def spoiled(self, fit, sweeps, steps):
+        return Reduced(fit.in_factor, torch.zeros_like(fit.core), fit.out_factor, 0.0)
+
+    monkeypatch.setattr(Problem, "improved", spoiled)
+    fitted, plain = (Tucker2(weight, used) for used in (metric, None))
+    for found, expected in zip(fitted.factors((4, 3)), plain.factors((4, 3)), strict=True):
+        assert torch.equal(found, expected)
+    error = relative_error(weight, product(plain, (4, 3)), metric)
+    assert fitted.error((4, 3)) == pytest.approx(error)
 
 
 def test_no_sweep_raises_the_error(monkeypatch):
