@@ -86,6 +86,29 @@ def test_correlated_inputs_are_worth_half_of_the_error():
     assert aware < 0.5 * plain
 
 
+@pytest.mark.parametrize(
+    ("seed", "ranks", "least", "most"),
+    [
+        (7, (6, 2, 3, 1, 3), 0, 1e-4),  # frames of the data alone would be worse by 0.07
+        (27, (3, 2, 2, 2, 2), 0.4, 1),
+    ],
+    ids=["plain", "data"],
+)
+def test_the_better_of_two_pairs_of_frames_is_taken(seed, ranks, least, most):
+    """Against the frames of the plain norm, with the best of the root's rank between them."""
+    weight, mix = normal(seed, *SIZE), normal(seed + 1, 18, 18)
+    samples = normal(seed + 3, 60, 18) @ mix * torch.logspace(0, -2, 18).double()
+    metric = second_moment(samples @ normal(seed + 2, 18, 18))
+    in_1, in_2, _, _, out_1, out_2 = (f.numpy() for f in HierarchicalTucker(weight).factors(ranks))
+    outs, ins = (torch.from_numpy(np.kron(*pair)) for pair in ((out_1, out_2), (in_1, in_2)))
+    factor = torch.linalg.cholesky(ins @ metric @ ins.T)
+    seen = torch.linalg.solve_triangular(factor, ins @ metric @ weight.T @ outs, upper=False)
+    energy = (weight @ metric * weight).sum()
+    kept = torch.linalg.svdvals(seen)[: ranks[0]].square().sum()
+    gained = float(1 - kept / energy) - HierarchicalTucker(weight, metric).error(ranks)
+    assert least - 1e-6 <= gained <= most
+
+
 @pytest.mark.parametrize("aware", [False, True])
 def test_the_error_falls_with_the_root_and_with_the_frames(aware):
     weight = normal(0, *SIZE)

@@ -138,6 +138,15 @@ def test_terms_that_nothing_is_left_for_hold_zeros(kind):
     assert inputs == size[1]
 
 
+def test_slices_that_hold_little_leave_terms_open():
+    size, ranks = (2, 6), (3, 1, 6)  # B (1, 1): one term holds everything
+    weight = normal(0, *size)
+    factors = KroneckerSum(weight).factors(ranks)
+    torch.testing.assert_close(product(factors, ranks, size), weight, **EXACT)
+    assert [factor.shape for factor in factors] == [(3, 1), (2, 18)]
+    assert int(factors[0].count_nonzero()) == 1
+
+
 @pytest.mark.parametrize(
     ("ranks", "told"),
     [
