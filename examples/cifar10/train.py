@@ -1,7 +1,7 @@
 """Train `song_cifar` on CIFAR-10: `python -m examples.cifar10.train`.
 
 The network is that of Song et al. 2021: 5x5 convolutions 3 -> 64 -> 64 on 24x24 crops, then 384,
-192 and 10 units. It is measured on the middle of the held-out images.
+192 and 10 units. It is measured on the middle of the held-out images: 78.79 % on CIFAR-10 (JPEG).
 """
 
 from functools import partial
