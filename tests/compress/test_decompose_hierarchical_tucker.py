@@ -120,6 +120,22 @@ def test_the_error_falls_with_the_root_and_with_the_frames(aware):
         assert errors[0] > errors[-1] + 0.1
 
 
+@pytest.mark.parametrize("mode", [0, 1])
+def test_of_a_metric_that_is_a_product_a_frame_is_the_best_of_its_mode(mode):
+    """Then a single cut is the truncated SVD of one unfolding of the whitened weight."""
+    weight = normal(0, *SIZE)
+    moments = [second_moment(normal(n, 9, n) * torch.logspace(0, -1, n)) for n in (3, 6)]
+    metric = torch.kron(*moments)
+    white = weight.reshape(12, 3, 6)
+    for axis, moment in enumerate(moments):
+        root = torch.linalg.cholesky(moment)
+        white = torch.tensordot(white, root, ([axis + 1], [0])).movedim(-1, axis + 1)
+    energies = torch.linalg.svdvals(white.movedim(mode + 1, 0).flatten(1)).square()
+    ranks = (12, 3, 4, 2, 6) if mode == 0 else (12, 3, 4, 3, 2)
+    expected = float(energies[2:].sum() / energies.sum())
+    assert HierarchicalTucker(weight, metric).error(ranks) == pytest.approx(expected, rel=1e-4)
+
+
 def test_with_whole_frames_it_is_the_svd():
     weight, metric = normal(0, *SIZE), second_moment(samples_of(1))
     for used in (None, metric):

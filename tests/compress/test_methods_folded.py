@@ -293,6 +293,10 @@ def test_the_grids_of_large_layers():
     assert METHODS["kronecker"].grid(wide)[0] == (4, 4, 4)
     assert {ranks[1:] for ranks in METHODS["kronecker"].grid(wide)} == {(2, 2), (4, 4)}
     assert {slices for _, slices in METHODS["semi_tensor"].grid(wide)} == {2, 4}
+    # 3136 * 512 / (2 * (3136 + 512)) = 220 terms of two slices break even
+    assert METHODS["kronecker"].grid(wide)[-1] == (216, 2, 2)
+    # 3136 * 512 / (3136 + 2 * 512) = 385
+    assert METHODS["semi_tensor"].grid(wide)[-1] == (384, 2)
     trees = METHODS["hierarchical_tucker"].grid(wide)
     # modes (16, 32) and (56, 56), a half or three quarters of each
     assert {ranks[1:] for ranks in trees} == {(8, 16, 28, 28), (12, 24, 40, 40)}
