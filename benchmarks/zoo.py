@@ -31,7 +31,9 @@ from compress.shape import stage_macs, stage_parameters
 from compress.surgery import factorize_, is_factorized
 
 EXACT = ("svd", "spatial_svd", "tucker2")  # methods that are the dense layer at full rank
-WIDEST = 20_000  # weights of a layer that is factorised: wider ones would take seconds each
+# Parameters of a layer that is factorised: wider ones would take seconds each. Where all layers are
+# wider, the narrowest is.
+WIDEST = 20_000
 ROUND_OFF = 1e-8  # difference allowed, relative to the largest output
 SIDE = 32  # of the image
 SIDES = {"inception_v3": 75, "alexnet": 64, "maxvit_t": 224} | {
@@ -166,16 +168,19 @@ def plan_of(network: nn.Module, traces: Mapping[str, Trace], share: float) -> Pl
     Layers that are never called, as those whose weight their parent reads, are none to factorise.
     """
     choices, turns = {}, cycle(EXACT)
-    for report in inspect(network):
-        shape = report.shape
-        if report.reason is not None or shape is None or report.name not in traces:
+    open_ = {
+        report.name: (report.shape, report.refusals)
+        for report in inspect(network)
+        if report.reason is None and report.shape is not None and report.name in traces
+    }
+    widest = max(WIDEST, min(shape.parameters for shape, _ in open_.values()))
+    for name, (shape, refusals) in open_.items():
+        if shape.parameters > widest:
             continue
-        if shape.parameters > WIDEST:
-            continue
-        method = next(m for m in turns if m == "svd" or m not in report.refusals)
-        if method not in report.refusals:
+        method = next(m for m in turns if m == "svd" or m not in refusals)
+        if method not in refusals:
             limits = METHODS[method].limits(shape)
-            choices[report.name] = Choice(method, tuple(max(1, int(share * r)) for r in limits))
+            choices[name] = Choice(method, tuple(max(1, int(share * r)) for r in limits))
     return Plan(choices)
 
 

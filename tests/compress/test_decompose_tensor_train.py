@@ -92,7 +92,8 @@ def test_the_plain_error_falls_with_each_rank(data):
         )
         errors.append(float((found - weight).square().sum()))
         improved = product(TensorTrain(weight), each)
-        assert (improved - weight).square().sum() <= errors[-1] + ROUND_OFF
+        allowed = ROUND_OFF + 1e-6 * weight.square().sum()  # fits far from exact are in float32
+        assert (improved - weight).square().sum() <= errors[-1] + allowed
     assert errors[0] <= errors[1] + ROUND_OFF
 
 
