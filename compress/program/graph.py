@@ -330,7 +330,9 @@ class _Reader:
             if kind == "as_tensor":
                 yield self._used(entry(content, "name", str), "tensor").name
         elif kind != "buffer_mutation":  # such as the counts of batch norm in train mode
-            raise ProgramError(f"an output is a {kind[:SHOWN]!r}: what a network returns was wanted")
+            raise ProgramError(
+                f"an output is a {kind[:SHOWN]!r}: what a network returns was wanted"
+            )
 
 
 def _results(kind: str, content: Any) -> Iterator[tuple[str, Kind]]:

@@ -81,8 +81,8 @@ def lift(graph: Graph, tensors: Mapping[str, Tensor]) -> list[Layer]:
         if not own:
             layers.append(Layer(module, {place: recipe}, ()))
         elif names:
-            if hasattr(module, COUNTER):
-                module.num_batches_tracked = tensors.get(f"{names[0]}.{COUNTER}")
+            if COUNTER in module._buffers:
+                module._buffers[COUNTER] = tensors.get(f"{names[0]}.{COUNTER}")
             key = frozenset((name, id(tensor)) for name, tensor in own.items())
             group = groups.setdefault(key, _Group({identity for _, identity in key}, names))
             group.add(place, recipe, module)
@@ -120,7 +120,9 @@ class _Owners:
             return ()
         first, tensor = next(iter(own.items()))
         modules = (name.rpartition(".") for name in self._names[id(tensor)])
-        return tuple(owner for owner, _, entry in modules if entry == first and self._is(owner, own))
+        return tuple(
+            owner for owner, _, entry in modules if entry == first and self._is(owner, own)
+        )
 
     def _is(self, owner: str, own: Mapping[str, Tensor]) -> bool:
         entries = self._entries[owner]

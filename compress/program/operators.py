@@ -54,7 +54,8 @@ ARITHMETIC: Final = """
     log1p.default log2.default maximum.default minimum.default mul.Scalar mul.Tensor mul_.Scalar
     mul_.Tensor neg.default pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor reciprocal.default
     remainder.Scalar remainder.Tensor round.default rsqrt.default rsub.Scalar sign.default
-    sin.default sqrt.default square.default sub.Scalar sub.Tensor sub_.Scalar sub_.Tensor tan.default
+    sin.default sqrt.default square.default sub.Scalar sub.Tensor sub_.Scalar sub_.Tensor
+    tan.default
 """
 
 PRODUCTS: Final = """

@@ -1,19 +1,39 @@
-"""A `.pt2` archive as a network: read as data, tried without memory, then loaded."""
+"""A `.pt2` archive of torch.export as a network that can be trained and factorised.
+
+Nothing in the archive is run: it is read as data, tried on tensors without memory, and only then
+are its tensors read. `torch.export.load` runs what a crafted archive holds, in six ways.
+"""
 
 from pathlib import Path
 
-from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from compress.program.archive import Archive
 from compress.program.assembly import assemble
 from compress.program.graph import read_graph
 from compress.program.state import read_state
-from compress.program.tensors import load
+from compress.program.steps import Program
+from compress.program.tensors import blank, load
+from compress.program.trial import MAX_ACTIVATION_BYTES, try_out
 
 
-def read_program(path: str | Path) -> nn.Module:
-    """x"""
+def read_program(path: str | Path, *, max_activation_bytes: int = MAX_ACTIVATION_BYTES) -> Program:
+    """The network in an archive, on the CPU, in eval mode.
+
+    Its layers are those of torch under their original names, and its state dict has the keys of
+    the original's. What was exported in train mode follows `.train()` and `.eval()` again.
+
+    Args:
+        path: of a file that torch.export.save of torch 2.11 to 2.15 wrote.
+        max_activation_bytes: that a batch of three may hold at once.
+
+    Raises:
+        ProgramError: the archive is malformed, or holds what is not read. The message names the
+            node or the tensor, and says what to do.
+    """
     with Archive(path) as archive:
         graph, state = read_graph(archive), read_state(archive)
         persistent = {name for name, stored in state.items() if stored.persistent}
+        with FakeTensorMode():
+            try_out(assemble(graph, blank(state), persistent), graph, max_activation_bytes)
         return assemble(graph, load(archive, state), persistent)

@@ -11,7 +11,6 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from compress.program.graph import Reference, Value
-from compress.program.operators import ATEN
 
 MAX_LAYERS: Final = 1000  # of one LSTM
 
@@ -117,7 +116,12 @@ def _norm_with_statistics(call: Call) -> Recipe | None:
     owned = call.owned("weight", "bias", "running_mean", "running_var")
     affine, tracked = "weight" in owned, "running_mean" in owned
     kind = STATISTICS[call.name].get(call.axes)
-    if kind is None or not owned or affine != ("bias" in owned) or tracked != ("running_var" in owned):
+    if (
+        kind is None
+        or not owned
+        or affine != ("bias" in owned)
+        or tracked != ("running_var" in owned)
+    ):
         return None
     settings = {
         "num_features": call.shape(next(iter(owned)))[0],

@@ -64,7 +64,10 @@ def read_state(archive: Archive) -> dict[str, StoredTensor]:
             one value twice, or tensors that are larger together than the archive.
     """
     state = {}
-    for folder, kind, prefix in (("weights", "weights", "weight"), ("constants",) * 2 + ("tensor",)):
+    for folder, kind, prefix in (
+        ("weights", "weights", "weight"),
+        ("constants",) * 2 + ("tensor",),
+    ):
         path = f"data/{folder}/model_{kind}_config.json"
         document = parse(archive.read(path, MAX_CONFIG_BYTES), path)
         for name, description in entry(document, "config", dict).items():
@@ -99,7 +102,11 @@ def _stored(archive: Archive, folder: str, prefix: str, description: Any) -> Sto
         raise ProgramError("its shape holds symbols, numbers were wanted")
     strides = tuple(_whole(stride) for stride in entry(meta, "strides", list))
     payload = Payload(
-        folder + member, spec.dtype, spec.shape, strides, _whole(entry(meta, "storage_offset", dict))
+        folder + member,
+        spec.dtype,
+        spec.shape,
+        strides,
+        _whole(entry(meta, "storage_offset", dict)),
     )
     _check(archive, payload, spec)
     is_parameter = entry(description, "is_param", bool)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 DEVICE: Final = -1  # the place of the device that the inputs are on
 
+
 @dataclass(frozen=True, slots=True)
 class Register:
     """An argument: the result of an earlier step, by its place."""
@@ -49,21 +50,31 @@ class Program(nn.Module):
     It takes its inputs by position, and returns one tensor or a tuple of them.
     """
 
-    def __init__(self, inputs: int, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
+    def __init__(self, inputs: int, steps: Sequence[Step], outputs: tuple[Any, ...]) -> None:
         super().__init__()
-        # Few attributes, and of names that no author gives to layers.
-        self._inputs = inputs
-        self._steps = tuple(steps)
-        self._outputs = tuple(outputs)
+        # Their names are none that an author gives to layers.
+        self._program_inputs = inputs
+        self._program_steps = tuple(steps)
+        self._program_outputs = outputs
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if len(inputs) != self._inputs:
-            raise ValueError(f"{len(inputs)} inputs came, {self._inputs} were wanted")
+        if len(inputs) != self._program_inputs:
+            raise ValueError(f"{len(inputs)} inputs came, {self._program_inputs} were wanted")
         registers = started(inputs)
-        for step in self._steps:
+        for step in self._program_steps:
             take(self, step, registers)
-        results = tuple(_filled(output, self, registers) for output in self._outputs)
-        return results[0] if len(results) == 1 else results
+        found = results(self, registers)
+        return found[0] if len(found) == 1 else found
+
+
+def steps(model: Program) -> tuple[Step, ...]:
+    """The steps of a program in their order."""
+    return model._program_steps
+
+
+def results(model: Program, registers: dict[int, Any]) -> tuple[Tensor, ...]:
+    """What a program returns once its steps are taken."""
+    return tuple(_filled(output, model, registers) for output in model._program_outputs)
 
 
 def started(inputs: Sequence[Tensor]) -> dict[int, Any]:

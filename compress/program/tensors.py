@@ -52,7 +52,7 @@ def _values(archive: Archive, payload: Payload) -> Tensor:
     if not payload.values:
         return torch.empty(payload.shape, dtype=dtype)
     content = torch.empty(archive.members[payload.member].size, dtype=torch.uint8)
-    archive.read_into(payload.member, memoryview(content.numpy()))
+    archive.read_into(payload.member, content.numpy().data)
     flat = content[: payload.reach * dtype.itemsize]
     flat = flat.ne(0) if dtype == torch.bool else flat.view(dtype)  # a bool of 2 is no bool
     values = flat.as_strided(payload.shape, payload.strides, payload.offset)
