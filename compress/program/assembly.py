@@ -10,12 +10,13 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from compress.errors import ProgramError
+from compress.program.arguments import Reference, Setting, Value, references
 from compress.program.calls import DEVICE as INPUT_DEVICE
 from compress.program.calls import function_of, passed, real, train_mode, writes
 from compress.program.document import SHOWN
-from compress.program.graph import Graph, Node, Reference, Setting, Value, references
+from compress.program.graph import Graph, Node
 from compress.program.lift import Layer, counted, lift
-from compress.program.operators import ASSERTIONS, ATEN
+from compress.program.operators import ATEN
 from compress.program.recipes import Recipe
 from compress.program.steps import DEVICE, Attribute, Program, Register, Step
 
@@ -110,7 +111,7 @@ class _Writer:
         written = [
             (self._step(place, node), writes(node))
             for place, node in enumerate(self._graph.nodes)
-            if node.operator not in ASSERTIONS and not self._counts(node)
+            if not self._counts(node)
         ]
         needed = {DEVICE, *_places(self.outputs)}
         kept = []

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from compress.errors import ProgramError
+from compress.program.arguments import Setting
 from compress.program.document import SHOWN
-from compress.program.graph import DTYPES, Node, Setting
+from compress.program.graph import Node
 from compress.program.operators import ATEN, SIZE, TENSORS
+from compress.program.specs import DTYPES
 
 MAX_NUMBER: Final = 2**62  # of what is computed from sizes
 

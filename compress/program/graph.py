@@ -8,67 +8,27 @@ of inputs, sample inputs, and the stack traces with the author's paths.
 The format is torch's `torch/_export/serde/schema.py`, version 8. Importable without torch.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from compress.errors import ProgramError
 from compress.program.archive import Archive
+from compress.program.arguments import Kind, Reference, Value, read_argument
 from compress.program.document import SHOWN, entry, parse, shown, union
-from compress.program.operators import NUMBERS, refusal
+from compress.program.operators import ASSERTIONS, NUMBERS, refusal
+from compress.program.specs import TensorSpec, tensor_spec
 
 SCHEMA: Final = 8
 MAX_JSON_BYTES: Final = 64 << 20
 MAX_NODES: Final = 50_000
-MAX_VALUES: Final = 2**31  # in one tensor of the declared shapes
-MAX_AXES: Final = 8
-
-# ScalarType of the schema -> the dtype's name in torch.
-DTYPES: Final = {
-    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32",
-    8: "float64", 12: "bool", 13: "bfloat16",
-}  # fmt: skip
-INFINITIES: Final = {"Infinity": math.inf, "-Infinity": -math.inf}
-STRIDED: Final = 7  # of the schema's Layout
-
-Kind = Literal["tensor", "number"]
-
-# Kinds of arguments: what JSON has for them, and lists of which kind they are.
-PLAIN: Final[Mapping[str, tuple[type, ...]]] = {
-    "as_bool": (bool,), "as_float": (float, int), "as_int": (int,), "as_string": (str,),
-}  # fmt: skip
-LISTS: Final = {
-    "as_bools": "as_bool", "as_floats": "as_float", "as_ints": "as_int",
-    "as_optional_tensors": "as_optional_tensor", "as_sym_bools": "as_sym_bool",
-    "as_sym_floats": "as_sym_float", "as_sym_ints": "as_sym_int", "as_tensors": "as_tensor",
-}  # fmt: skip
-
-
-# The settings: which numbers of the schema are read.
-SETTINGS: Final = {
-    "as_device": (), "as_layout": (STRIDED,), "as_memory_format": (1, 2, 3, 4),
-    "as_scalar_type": tuple(DTYPES),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The result of an earlier node, an input, or a tensor of the network, by its name."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """An argument that is no number: a dtype, a memory format, or the device of the inputs."""
-
-    kind: Literal["dtype", "memory_format", "device"]
-    number: int = 0
-
-
-Value = None | bool | int | float | str | Reference | Setting | tuple["Value", ...]
+# Kinds of inputs that are the network's own, and where the name of the tensor stands.
+OWN: Final = {
+    "parameter": "parameter_name",
+    "buffer": "buffer_name",
+    "tensor_constant": "tensor_constant_name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +42,6 @@ class Node:
     results: tuple[str, ...]
     unpacked: bool
     """Whether the results are the entries of what the operator returns."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """What the author's run saw of a tensor. `symbols` has None for each axis of fixed size."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    symbols: tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +72,6 @@ class Graph:
         return self.specs[name]
 
 
-def references(value: Value | Mapping[str, Value]) -> Iterator[str]:
-    """The names that an argument refers to, or all arguments of a node."""
-    if isinstance(value, Reference):
-        yield value.name
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from references(item)
-    elif isinstance(value, Mapping):
-        yield from references(tuple(value.values()))
-
-
 def read_graph(archive: Archive) -> Graph:
     """Read and check the graph of an archive.
 
@@ -152,29 +92,6 @@ def read_graph(archive: Archive) -> Graph:
         name: tensor_spec(name, meta) for name, meta in entry(graph, "tensor_values", dict).items()
     }
     return _Reader(specs).read(graph, signature)
-
-
-def tensor_spec(name: str, meta: Any) -> TensorSpec:
-    """What an object of the schema's TensorMeta says; a symbol is kept as the text it is.
-
-    Raises:
-        ProgramError: a dtype or a size that no network of real tensors has.
-    """
-    number = entry(meta, "dtype", int)
-    if number not in DTYPES:
-        raise ProgramError(
-            f"{name!r} has dtype {number} of the schema; known are {', '.join(DTYPES.values())}"
-        )
-    if entry(meta, "layout", int) != STRIDED:
-        raise ProgramError(f"{name!r} is sparse: a plain tensor was wanted")
-    sizes = [_size(name, size) for size in entry(meta, "sizes", list)]
-    shape = tuple(size for size, _ in sizes)
-    if len(shape) > MAX_AXES or math.prod(shape) > MAX_VALUES:
-        raise ProgramError(
-            f"{name!r} has shape {shown(list(shape))}: at most {MAX_AXES} axes and "
-            f"{MAX_VALUES} values were wanted"
-        )
-    return TensorSpec(DTYPES[number], shape, tuple(symbol for _, symbol in sizes))
 
 
 def _check_layout(archive: Archive) -> None:
@@ -218,7 +135,9 @@ class _Reader:
         nodes = entry(graph, "nodes", list)
         if len(nodes) > MAX_NODES:
             raise ProgramError(f"{len(nodes)} nodes came, at most {MAX_NODES} were wanted")
-        read = tuple(self._node(node) for node in nodes)
+        read = tuple(
+            self._node(node) for node in nodes if entry(node, "target", str) not in ASSERTIONS
+        )
         specs = entry(signature, "output_specs", list)
         outputs = tuple(name for spec in specs for name in self._output(*union(spec)))
         if not outputs:
@@ -228,14 +147,9 @@ class _Reader:
     def _input(self, spec: Any) -> tuple[str, str | None]:
         """The name of an input, and that of the tensor behind it; "" for a constant argument."""
         kind, content = union(spec)
-        sources = {
-            "parameter": "parameter_name",
-            "buffer": "buffer_name",
-            "tensor_constant": "tensor_constant_name",
-        }
-        if kind in sources:
+        if kind in OWN:
             name = entry(entry(content, "arg", dict), "name", str)
-            return self._define(name, "tensor"), entry(content, sources[kind], str)
+            return self._define(name, "tensor"), entry(content, OWN[kind], str)
         if kind == "constant_input":  # the graph holds what became of it
             return "", None
         if kind == "user_input":
@@ -261,7 +175,7 @@ class _Reader:
                 key = entry(argument, "name", str)
                 if key in arguments:
                     raise ProgramError(f"argument {key[:SHOWN]!r} comes twice")
-                arguments[key] = self._value(*union(entry(argument, "arg", dict)))
+                arguments[key] = read_argument(*union(entry(argument, "arg", dict)), self._used)
             if operator in NUMBERS:
                 self._refuse_others(arguments)
             for result, kind in results:
@@ -291,39 +205,6 @@ class _Reader:
             )
         return Reference(name)
 
-    def _value(self, kind: str, content: Any) -> Value:
-        """An argument, by the kinds of the schema's Argument."""
-        if kind == "as_none":
-            return None
-        if kind in PLAIN:
-            return _plain(kind, content)
-        if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"):
-            return self._single(kind, content)
-        if kind in LISTS:
-            if type(content) is not list:
-                raise ProgramError(f"{kind} is {shown(content)}, a list was wanted")
-            return tuple(self._item(LISTS[kind], item) for item in content)
-        if kind == "as_optional_tensor":
-            return self._item("as_optional_tensor", content)
-        if kind in SETTINGS:
-            return _setting(kind, content)
-        raise ProgramError(f"an argument is {kind[:SHOWN]!r}, which is not read")
-
-    def _item(self, kind: str, item: Any) -> Value:
-        """An entry of a list."""
-        if kind == "as_optional_tensor":
-            kind, item = union(item)
-            return None if kind == "as_none" else self._single("as_tensor", item)
-        return _plain(kind, item) if kind in PLAIN else self._single(kind, item)
-
-    def _single(self, kind: str, content: Any) -> Value:
-        if kind == "as_tensor":
-            return self._used(entry(content, "name", str), "tensor")
-        form, content = union(content)
-        if form == "as_name" and type(content) is str:
-            return self._used(content, "number")
-        return _plain(form, content)
-
     def _output(self, kind: str, content: Any) -> Iterator[str]:
         if kind == "user_output":
             kind, content = union(entry(content, "arg", dict))
@@ -349,35 +230,3 @@ def _results(kind: str, content: Any) -> Iterator[tuple[str, Kind]]:
         yield name, "number"
     elif kind != "as_none":
         raise ProgramError(f"a result is {kind[:SHOWN]!r}, which is not read")
-
-
-def _plain(kind: str, content: Any) -> Value:
-    if kind == "as_float" and type(content) is str and content in INFINITIES:
-        return INFINITIES[content]
-    if kind not in PLAIN or type(content) not in PLAIN[kind]:
-        raise ProgramError(f"{shown(content)} came as {kind[:SHOWN]!r}, which it is not")
-    return content
-
-
-def _setting(kind: str, content: Any) -> Value:
-    if kind == "as_device":
-        return Setting("device")
-    if type(content) is not int or content not in SETTINGS[kind]:
-        raise ProgramError(f"{kind} is {shown(content)}, which is not read")
-    if kind == "as_layout":
-        return None  # a plain tensor, as is the default
-    return Setting("dtype" if kind == "as_scalar_type" else "memory_format", content)
-
-
-def _size(name: str, size: Any) -> tuple[int, str | None]:
-    """The size of an axis in the author's run, and the symbol that stands for it."""
-    kind, content = union(size)
-    symbol = None
-    if kind == "as_expr":
-        symbol, hint = entry(content, "expr_str", str), content.get("hint")
-        if hint is None:
-            raise ProgramError(f"{name!r} has a size that depends on values, which is not read")
-        kind, content = union(hint)
-    if kind != "as_int" or type(content) is not int or content < 0:
-        raise ProgramError(f"{name!r} has size {shown(content)}, an integer from 0 on was wanted")
-    return content, symbol

@@ -11,8 +11,9 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from compress.program.arguments import Reference, references
 from compress.program.calls import completed
-from compress.program.graph import Graph, Node, Reference, references
+from compress.program.graph import Graph, Node
 from compress.program.operators import ATEN, TENSORS
 from compress.program.recipes import Call, Recipe, recipe_of
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from compress.program.graph import Reference, Value
+from compress.program.arguments import Reference, Value
 
 MAX_LAYERS: Final = 1000  # of one LSTM
 

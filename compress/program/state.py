@@ -12,7 +12,7 @@ from typing import Any, Final
 from compress.errors import ProgramError
 from compress.program.archive import Archive
 from compress.program.document import SHOWN, entry, parse, union
-from compress.program.graph import TensorSpec, tensor_spec
+from compress.program.specs import TensorSpec, tensor_spec
 
 MAX_CONFIG_BYTES: Final = 64 << 20
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import ProgramError
-from compress.program.graph import Graph, TensorSpec
+from compress.program.graph import Graph
+from compress.program.specs import TensorSpec
 from compress.program.steps import Program, Step, results, started, steps, take
 
 BATCHES: Final = (1, 3)
