@@ -1,18 +1,21 @@
 """A program tried on fake tensors: what a run would hold, before memory is taken for one."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from compress.errors import ProgramError
+from compress.program.document import SHOWN
 from compress.program.graph import Graph
 from compress.program.specs import TensorSpec
-from compress.program.steps import Program, Step, results, started, steps, take
+from compress.program.steps import Program, results, started, steps, take
 
 BATCHES: Final = (1, 3)
+TOLERANCE: Final = 1e-3  # of the largest output, between one input alone and in a batch ...
+ROUND_OFFS: Final = 16  # ... or so many of the dtype, where that is more
 MAX_ACTIVATION_BYTES: Final = 4 << 30
 REASON_LENGTH: Final = 200
 
@@ -35,31 +38,62 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
     tensors = [*model.parameters(), *model.buffers()]
     versions = [tensor._version for tensor in tensors]
     with torch.no_grad():
-        most = max(_run(model, graph, batch, max_bytes) for batch in BATCHES)
+        for batch in BATCHES:
+            held = _Held(max_bytes)
+            _outputs(model, graph, _inputs(graph, batch), held)
     if [tensor._version for tensor in tensors] != versions:
         raise ProgramError(
             "the network writes into its own tensors: export it after model.eval(), and let no "
             "call leave something for the next"
         )
-    return most
+    return held.most
 
 
-def batched(graph: Graph, batch: int) -> list[Tensor]:
+def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
+    """Run a program on random inputs: the first of a batch of one, and what comes out first.
+
+    Raises:
+        ProgramError: a node fails, or what comes out is not finite, or depends on the rest of
+            the batch.
+    """
+    generator = torch.Generator().manual_seed(0)
+    many = [
+        x.normal_(generator=generator) if x.is_floating_point() else x
+        for x in _inputs(graph, BATCHES[1])
+    ]
+    shapes = [x.shape for x in _inputs(graph, BATCHES[0])]
+    one = [x[tuple(map(slice, shape))] for x, shape in zip(many, shapes, strict=True)]
+    with torch.no_grad():
+        alone, *_ = _outputs(model, graph, one)
+        together, *_ = _outputs(model, graph, many)
+    if not together.isfinite().all():
+        raise ProgramError("the network returns NaN or infinity for random inputs")
+    difference = (together[: BATCHES[0]].double() - alone.double()).abs().max()
+    precision = torch.finfo(together.dtype).eps if together.is_floating_point() else 0
+    if difference > max(TOLERANCE, ROUND_OFFS * precision) * together.double().abs().max():
+        raise ProgramError(
+            f"what the network returns for an input depends on the rest of its batch, by "
+            f"{difference:.1e}.{_advice(graph)}"
+        )
+    return one[0], alone
+
+
+def _inputs(graph: Graph, batch: int) -> list[Tensor]:
     """Zeros for every input, for a batch of this size.
 
     The batch is the first axis of the first input. Other inputs have it where the same symbol
     stands; in a program of fixed sizes, on their first axis where that has the same length.
-
-    Raises:
-        ProgramError: the first input has no axes.
     """
     declared = [graph.spec(name) for name in graph.inputs]
     if not declared[0].shape:
-        raise ProgramError(f"input {graph.inputs[0][:80]!r} is a number: a batch was wanted")
-    return [
-        torch.zeros(_shape(spec, declared[0], batch), dtype=getattr(torch, spec.dtype))
-        for spec in declared
-    ]
+        raise ProgramError(f"input {graph.inputs[0][:SHOWN]!r} has no axes: a batch was wanted")
+    try:
+        return [
+            torch.zeros(_shape(spec, declared[0], batch), dtype=getattr(torch, spec.dtype))
+            for spec in declared
+        ]
+    except (RuntimeError, OverflowError) as error:
+        raise ProgramError(f"the inputs cannot be made: {_reason(error)}") from error
 
 
 def _shape(spec: TensorSpec, first: TensorSpec, batch: int) -> list[int]:
@@ -71,37 +105,31 @@ def _shape(spec: TensorSpec, first: TensorSpec, batch: int) -> list[int]:
     return [batch if is_batch else size for size, is_batch in zip(spec.shape, same, strict=True)]
 
 
-def _run(model: Program, graph: Graph, batch: int, max_bytes: int) -> int:
-    """The most bytes that a batch holds."""
-    try:
-        registers = started(batched(graph, batch))
-    except (RuntimeError, OverflowError, MemoryError) as error:
-        raise ProgramError(f"the inputs cannot be made: {_reason(error)}") from error
-    held = _Held(max_bytes)
-    for place in range(len(graph.inputs)):
-        held.add(place, registers, "the inputs")
+def _outputs(
+    model: Program, graph: Graph, inputs: Sequence[Tensor], held: "_Held | None" = None
+) -> tuple[Tensor, ...]:
+    """What comes out, the first of it checked to have an entry for each input of the batch."""
+    batch = len(inputs[0])
+    registers = started(inputs)
+    if held is not None:
+        held.add(range(len(inputs)), registers, "of the inputs")
     for step in steps(model):
-        _take(model, step, registers, batch, graph)
-        for place in step.results:
-            held.add(place, registers, step.node)
-        for place in step.frees:
-            held.remove(place)
-    result, *_ = results(model, registers)
-    if not result.dim() or len(result) != batch:
+        try:
+            take(model, step, registers)
+        except Exception as error:  # whatever torch raises
+            raise ProgramError(
+                f"node {step.node} fails for a batch of {batch}: {_reason(error)}{_advice(graph)}"
+            ) from error
+        if held is not None:
+            held.add(step.results, registers, step.node)
+            held.remove(step.frees)
+    found = results(model, registers)
+    if not found[0].dim() or len(found[0]) != batch:
         raise ProgramError(
-            f"a batch of {batch} gives results of shape {list(result.shape)}: {batch} was wanted "
-            f"first.{_advice(graph)}"
+            f"a batch of {batch} gives results of shape {list(found[0].shape)}: {batch} was "
+            f"wanted first.{_advice(graph)}"
         )
-    return held.most
-
-
-def _take(model: Program, step: Step, registers: dict[int, Any], batch: int, graph: Graph) -> None:
-    try:
-        take(model, step, registers)
-    except Exception as error:
-        raise ProgramError(
-            f"node {step.node} fails for a batch of {batch}: {_reason(error)}{_advice(graph)}"
-        ) from error
+    return found
 
 
 def _advice(graph: Graph) -> str:
@@ -129,26 +157,26 @@ class _Held:
         self._users: Counter[int] = Counter()
         self._storages: dict[int, tuple[int, int]] = {}  # place -> its storage, and the bytes
 
-    def add(self, place: int, registers: Mapping[int, Any], node: str) -> None:
-        value = registers.get(place)
-        if not isinstance(value, Tensor):
-            return
-        storage = value.untyped_storage()
-        self._storages[place] = (storage._cdata, storage.nbytes())
-        self._users[storage._cdata] += 1
-        if self._users[storage._cdata] == 1:
-            self._now += storage.nbytes()
+    def add(self, places: Iterable[int], registers: Mapping[int, Any], node: str) -> None:
+        """Count what a node left in these places."""
+        for place in places:
+            value = registers.get(place)
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                self._storages[place] = (storage._cdata, storage.nbytes())
+                self._now += 0 if self._users[storage._cdata] else storage.nbytes()
+                self._users[storage._cdata] += 1
         self.most = max(self.most, self._now)
         if self._now > self._max_bytes:
             raise ProgramError(
-                f"node {node} makes the network hold {self._now} bytes for a small batch, at most "
+                f"with node {node}, a small batch holds {self._now} bytes, at most "
                 f"{self._max_bytes} were wanted: declare smaller inputs"
             )
 
-    def remove(self, place: int) -> None:
-        if place not in self._storages:
-            return
-        storage, size = self._storages.pop(place)
-        self._users[storage] -= 1
-        if not self._users[storage]:
-            self._now -= size
+    def remove(self, places: Iterable[int]) -> None:
+        """Count no more what stands in these places."""
+        for place in places:
+            if place in self._storages:
+                storage, size = self._storages.pop(place)
+                self._users[storage] -= 1
+                self._now -= 0 if self._users[storage] else size
