@@ -2,7 +2,8 @@
 
 `python -m benchmarks.formats`. Each network has its own process: built with random weights,
 exported in eval mode for any batch at the smallest input that it allows, written, read, and
-compared with the network itself for batches of 1 and 3. Seconds are those of reading, of one
+compared with the network itself for batches of 1 and 3; attention without the fused calls that
+torch makes in eval mode, and never exports. Seconds are those of reading, of one
 thread, the trial on fake tensors among them. `layers` counts the convolutions, linear and
 recurrent layers that came back as such under their names, and those of the network.
 """
@@ -76,6 +77,7 @@ def read_back(name: str) -> dict[str, Any]:
     """The row of one network."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    torch.backends.mha.set_fastpath_enabled(False)
     model = _network(name).eval()
     _randomise_(model)
     row: dict[str, Any] = {

@@ -145,6 +145,8 @@ def _recipe(graph: Graph, node: Node, values: Mapping[str, Tensor]) -> Recipe | 
 
 def _module(recipe: Recipe, own: Mapping[str, Tensor]) -> nn.Module | None:
     """The layer with its tensors; None where they are not those that torch gives it."""
+    if not all(tensor.numel() for tensor in own.values()):
+        return None
     try:
         module = recipe.kind(**recipe.settings, **({"device": "meta"} if own else {}))
     except (TypeError, ValueError, RuntimeError, ArithmeticError):

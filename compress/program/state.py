@@ -63,12 +63,9 @@ def read_state(archive: Archive) -> dict[str, StoredTensor]:
         ProgramError: a pickled tensor, bytes that are not those of its shape, strides that see
             one value twice, or tensors that are larger together than the archive.
     """
-    state = {}
-    for folder, kind, prefix in (
-        ("weights", "weights", "weight"),
-        ("constants",) * 2 + ("tensor",),
-    ):
-        path = f"data/{folder}/model_{kind}_config.json"
+    state: dict[str, StoredTensor] = {}
+    for folder, prefix in (("weights", "weight"), ("constants", "tensor")):
+        path = f"data/{folder}/model_{folder}_config.json"
         document = parse(archive.read(path, MAX_CONFIG_BYTES), path)
         for name, description in entry(document, "config", dict).items():
             if name in state:

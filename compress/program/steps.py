@@ -57,7 +57,8 @@ class Program(nn.Module):
         self._program_steps = tuple(steps)
         self._program_outputs = outputs
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
+        inputs = (x, *more)  # torch.export asks for the dynamic shape of each that has a name
         if len(inputs) != self._program_inputs:
             raise ValueError(f"{len(inputs)} inputs came, {self._program_inputs} were wanted")
         registers = started(inputs)

@@ -1,7 +1,9 @@
 """A program tried on fake tensors: what a run would hold, before memory is taken for one."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -37,7 +39,7 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
     """
     tensors = [*model.parameters(), *model.buffers()]
     versions = [tensor._version for tensor in tensors]
-    with torch.no_grad():
+    with torch.no_grad(), _unlogged():
         for batch in BATCHES:
             held = _Held(max_bytes)
             _outputs(model, graph, _inputs(graph, batch), held)
@@ -47,6 +49,17 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
             "call leave something for the next"
         )
     return held.most
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Of a node that fails, torch logs a whole stack besides raising."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
 
 
 def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
