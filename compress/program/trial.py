@@ -125,7 +125,7 @@ def _outputs(
     batch = len(inputs[0])
     registers = started(inputs)
     if held is not None:
-        held.add(range(len(inputs)), registers, "of the inputs")
+        held.add(range(len(inputs)), registers, "the inputs")
     for step in steps(model):
         try:
             take(model, step, registers)
@@ -134,7 +134,7 @@ def _outputs(
                 f"node {step.node} fails for a batch of {batch}: {_reason(error)}{_advice(graph)}"
             ) from error
         if held is not None:
-            held.add(step.results, registers, step.node)
+            held.add(step.results, registers, f"node {step.node}")
             held.remove(step.frees)
     found = results(model, registers)
     if not found[0].dim() or len(found[0]) != batch:
@@ -170,8 +170,8 @@ class _Held:
         self._users: Counter[int] = Counter()
         self._storages: dict[int, tuple[int, int]] = {}  # place -> its storage, and the bytes
 
-    def add(self, places: Iterable[int], registers: Mapping[int, Any], node: str) -> None:
-        """Count what a node left in these places."""
+    def add(self, places: Iterable[int], registers: Mapping[int, Any], source: str) -> None:
+        """Count what was left in these places."""
         for place in places:
             value = registers.get(place)
             if isinstance(value, Tensor):
@@ -182,7 +182,7 @@ class _Held:
         self.most = max(self.most, self._now)
         if self._now > self._max_bytes:
             raise ProgramError(
-                f"with node {node}, a small batch holds {self._now} bytes, at most "
+                f"with {source}, a small batch holds {self._now} bytes, at most "
                 f"{self._max_bytes} were wanted: declare smaller inputs"
             )
 

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import json
 import random
@@ -65,14 +66,12 @@ def test_what_a_batch_holds_is_known_before_it_runs(archive):
 
 def test_activations_are_capped_without_being_made(archive, tmp_path):
     def edit(document):
-        for meta in graph_of(document)["tensor_values"].values():
-            meta["sizes"] = [
-                size if "as_expr" in size else {"as_int": 2**30} for size in meta["sizes"]
-            ]
+        graph_of(document)["tensor_values"]["x"]["sizes"][1] = {"as_int": 2**30}
 
-    with pytest.raises(ProgramError, match=r"of the inputs.* holds 12884901888 bytes"):
-        read_program(changed(archive, tmp_path / "large.pt2", edit=edit))
-    with pytest.raises(ProgramError, match="holds .* bytes, at most 100 were wanted"):
+    path = changed(archive, tmp_path / "large.pt2", edit=edit)
+    with pytest.raises(ProgramError, match="with the inputs, a small batch holds 4294967296 "):
+        read_program(path, max_activation_bytes=2**31)
+    with pytest.raises(ProgramError, match=r"holds 1\d\d bytes, at most 100 were wanted"):
         read_program(archive, max_activation_bytes=100)
 
 
@@ -90,7 +89,7 @@ def test_the_node_that_makes_too_much_is_named(archive, tmp_path):
 
 def test_a_program_for_one_batch_size_is_refused_with_advice(fixed):
     with pytest.raises(
-        ProgramError, match="exported for a first axis of 2.*dynamic_shapes"
+        ProgramError, match=r"exported for a first axis of 2.*dynamic_shapes"
     ) as caught:
         read_program(fixed)
     assert str(caught.value).startswith(f"node 'view' ({ATEN}view.default) fails for a batch of 1")
@@ -168,7 +167,7 @@ def division_by_nothing(nodes):
 
 
 def a_size_that_grows(nodes):
-    nodes["mul"]["inputs"][1]["arg"] = {"as_int": 2**62}
+    nodes["mul"]["inputs"][1]["arg"] = {"as_int": 2**62 + 1}
 
 
 def another_shape(nodes):
@@ -176,7 +175,7 @@ def another_shape(nodes):
 
 
 def wrong_count(nodes):
-    nodes["view"]["outputs"].append({"as_tensor": {"name": "more"}})
+    nodes["linear"]["outputs"].append({"as_tensor": {"name": "more"}})
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def wrong_count(nodes):
         (division_by_nothing, "node 'mul.*ZeroDivisionError"),
         (a_size_that_grows, "node 'mul.*OverflowError: a size of 6. bits"),
         (another_shape, "node 'view_1' .* fails for a batch of 1"),
-        (wrong_count, "node 'view' .* fails for a batch of 1"),
+        (wrong_count, "node 'linear' .* fails for a batch of 1"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -236,19 +235,14 @@ def test_any_change_of_a_document_is_read_or_refused(archive, tmp_path_factory, 
     chance = random.Random(seed)
     contents = members(archive)
     document = json.loads(contents[member])
-    found = [place for place in places(document) if "metadata" not in place]
-    for place in chance.sample(found, chance.choice([1, 1, 2])):
-        other = (
-            chance.choice(NASTY) if chance.random() < 0.6 else at(document, chance.choice(found))
-        )
-        at(document, place[:-1])[place[-1]] = copy.deepcopy(other)
+    for _ in range(chance.choice([1, 1, 2])):
         found = [place for place in places(document) if "metadata" not in place]
+        place, other = chance.sample(found, 2)
+        value = chance.choice(NASTY) if chance.random() < 0.6 else at(document, other)
+        at(document, place[:-1])[place[-1]] = copy.deepcopy(value)
     path = pack(contents | {member: json.dumps(document)}, tmp_path_factory.mktemp("any") / "a.pt2")
-    try:
+    with contextlib.suppress(ProgramError):
         model = read_program(path)
-    except ProgramError as error:
-        assert str(error)
-    else:
         assert {"norm.weight", "layer.bias"} & model.state_dict().keys()
 
 
