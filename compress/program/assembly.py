@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.errors import ProgramError
 from compress.program.arguments import Reference, Setting, Value, references
 from compress.program.calls import DEVICE as INPUT_DEVICE
-from compress.program.calls import function_of, passed, real, train_mode, writes
+from compress.program.calls import function_of, objection, passed, real, writes
 from compress.program.document import SHOWN
 from compress.program.graph import Graph, Node
 from compress.program.lift import Layer, counted, lift
@@ -135,7 +135,7 @@ class _Writer:
         if place in self._recipes:
             name, recipe = self._recipes[place]
             target, args = tuple(name.split(".")), self._inputs(recipe)
-        elif reason := train_mode(node):
+        elif reason := objection(node):
             raise ProgramError(f"node {node.name[:SHOWN]!r} ({node.operator}): {reason}")
         else:
             target, (args, kwargs) = function_of(node.operator), passed(node)
@@ -150,7 +150,7 @@ class _Writer:
     def _inputs(self, recipe: Recipe) -> list[Value]:
         """What a layer is called with; the zeros that an exporter made would fix the batch."""
         states = [*references(recipe.initial)]
-        if not states or all(self._zeros(name) for name in states):
+        if recipe.initial is None or (states and all(map(self._zeros, states))):
             return [*recipe.inputs]
         return [*recipe.inputs, recipe.initial]
 

@@ -16,6 +16,8 @@ from compress.program.specs import DTYPES
 
 MAX_NUMBER: Final = 2**62  # of what is computed from sizes
 
+MAX_LAYERS: Final = 1000  # of one LSTM: torch goes through them before it compares counts
+
 MEMORY_FORMATS: Final = {
     1: torch.contiguous_format,
     2: torch.channels_last,
@@ -91,13 +93,15 @@ def writes(node: Node) -> bool:
     return name.endswith("_")
 
 
-def train_mode(node: Node) -> str | None:
-    """Why a call would stay in train mode for ever; None where it does not, or is a layer."""
+def objection(node: Node) -> str | None:
+    """Why a node is not called where it is no layer; None where it is."""
     given = node.arguments
     draws = given.get("train") is True and (given.get("p") or given.get("dropout"))
     learns = given.get("training") is True and given.get("running_mean") is not None
     if draws or learns or given.get("dropout_p"):
         return "it is in train mode, and no layer by itself: export the network after model.eval()"
+    if "num_layers" in given and given["num_layers"] not in range(1, MAX_LAYERS + 1):
+        return f"{given['num_layers']} layers came, 1 to {MAX_LAYERS} were wanted"
     return None
 
 

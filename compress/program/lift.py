@@ -4,6 +4,7 @@ A layer owns its tensors: nothing else stands under its name, and only layers re
 set of tensors stands under several names, that is one layer under all of them.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ from compress.program.recipes import Call, Recipe, recipe_of
 
 COUNTER: Final = "num_batches_tracked"  # batch norm counts by itself
 COUNTING: Final = f"{ATEN}add_.Tensor"
+
+# What arguments that no layer takes lead to. The node stays a call, which fails in the trial.
+FAULTS: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,11 @@ def _recipe(graph: Graph, node: Node, values: Mapping[str, Tensor]) -> Recipe | 
         return None
     name = node.operator.removeprefix(ATEN).partition(".")[0]
     axes = len(graph.spec(node.results[0]).shape)
-    return recipe_of(Call(name, completed(node), values, axes))
+    call = Call(name, completed(node), values, axes)
+    try:
+        return recipe_of(call)
+    except FAULTS:
+        return None
 
 
 def _module(recipe: Recipe, own: Mapping[str, Tensor]) -> nn.Module | None:
@@ -148,9 +159,10 @@ def _module(recipe: Recipe, own: Mapping[str, Tensor]) -> nn.Module | None:
     if not all(tensor.numel() for tensor in own.values()):
         return None
     try:
-        module = recipe.kind(**recipe.settings, **({"device": "meta"} if own else {}))
-    except (TypeError, ValueError, RuntimeError, ArithmeticError):
-        return None  # as a call, it fails where it can be told from the others
+        with warnings.catch_warnings(action="ignore"):  # of what its author was warned of
+            module = recipe.kind(**recipe.settings, **({"device": "meta"} if own else {}))
+    except FAULTS:
+        return None
     wanted = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     wanted.pop(COUNTER, None)
     if wanted.keys() != own.keys():

@@ -24,6 +24,9 @@ def read_program(path: str | Path, *, max_activation_bytes: int = MAX_ACTIVATION
     Its layers are those of torch under their original names, and its state dict has the keys of
     the original's. What was exported in train mode follows `.train()` and `.eval()` again.
 
+    A stranger's archive is first given to `compress.program.child.try_in_child`: memory is capped
+    here as well, but only a process can be stopped.
+
     Args:
         path: of a file that torch.export.save of torch 2.11 to 2.15 wrote.
         max_activation_bytes: that a batch of three may hold at once.

@@ -11,8 +11,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from compress.program.arguments import Reference, Value
-
-MAX_LAYERS: Final = 1000  # of one LSTM
+from compress.program.calls import MAX_LAYERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ def field(member, offset, form, value, signature=b"PK\1\2"):
         (field(0, 8, "<H", 8, b"PK\3\4"), "has one entry in the directory and another"),
         (field(0, 8, "<H", 2, b"PK\5\6"), "were wanted"),
         (field(0, 10, "<H", 0, b"PK\5\6"), "were wanted"),
+        (field(0, 20, "<H", 5, b"PK\5\6"), "does not end as a zip archive does"),
     ],
 )
 def test_a_directory_that_lies_is_refused(opened, content, message):

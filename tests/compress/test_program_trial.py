@@ -149,6 +149,42 @@ def test_a_network_that_cannot_be_evaluated_is_refused(tmp_path, model, message)
         examine(path)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(9, 4)
+        self.recurrent = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.recurrent(self.embed(x))[0]
+
+
+@pytest.mark.parametrize(
+    ("operator", "argument", "value"),
+    [
+        ("lstm.input", "params", {"as_int": 3}),
+        ("lstm.input", "params", {"as_none": True}),
+        ("lstm.input", "num_layers", {"as_int": 10**9}),
+        ("lstm.input", "hx", {"as_ints": [1, 2]}),
+        ("embedding.default", "weight", {"as_float": 0.5}),
+        ("embedding.default", "indices", {"as_string": "0"}),
+    ],
+)
+def test_arguments_that_no_layer_takes_are_refused(tmp_path, operator, argument, value):
+    def edit(document):
+        nodes = graph_of(document)["nodes"]
+        (node,) = (node for node in nodes if node["target"] == ATEN + operator)
+        for entry in node["inputs"]:
+            if entry["name"] == argument:
+                entry["arg"] = value
+
+    path = write(Recurrent().eval(), [torch.zeros(2, 5, dtype=torch.int64)], tmp_path / "a.pt2")
+    with pytest.raises(
+        ProgramError, match=f"{operator}.*(fails for a batch of 1|1000000000 layers)"
+    ):
+        read_program(changed(path, tmp_path / "b.pt2", edit=edit))
+
+
 def unknown_argument(nodes):
     nodes["linear"]["inputs"][0]["name"] = "inputs"
 
