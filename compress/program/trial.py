@@ -51,17 +51,6 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
     return held.most
 
 
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Of a node that fails, torch logs a whole stack besides raising."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    disabled, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = disabled
-
-
 def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
     """Run a program on random inputs: the first of a batch of one, and what comes out first.
 
@@ -89,6 +78,17 @@ def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
             f"{difference:.1e}.{_advice(graph)}"
         )
     return one[0], alone
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Of a node that fails, torch logs a whole stack besides raising."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = disabled
 
 
 def _inputs(graph: Graph, batch: int) -> list[Tensor]:
@@ -137,10 +137,10 @@ def _outputs(
             held.add(step.results, registers, f"node {step.node}")
             held.remove(step.frees)
     found = results(model, registers)
-    if not found[0].dim() or len(found[0]) != batch:
+    if not found[0].numel() or not found[0].dim() or len(found[0]) != batch:
         raise ProgramError(
-            f"a batch of {batch} gives results of shape {list(found[0].shape)}: {batch} was "
-            f"wanted first.{_advice(graph)}"
+            f"a batch of {batch} gives results of shape {list(found[0].shape)}: one entry for "
+            f"each of the batch was wanted.{_advice(graph)}"
         )
     return found
 

@@ -164,6 +164,11 @@ def cycle(document):
     argument["arg"]["as_tensor"]["name"] = "linear"
 
 
+def number_as_tensor(document):
+    numbers = iter(graph_of(document)["sym_int_values"])
+    target(document)["inputs"][0]["arg"] = {"as_tensor": {"name": next(numbers)}}
+
+
 def twice(document):
     graph_of(document)["nodes"].append(target(document))
 
@@ -247,6 +252,7 @@ def tensor_times_size(document):
         (another_schema, "schema version 9 came"),
         (forward_reference, "used before a node defines it"),
         (cycle, "'linear' is used before"),
+        (number_as_tensor, "the tensor 'sym_size_int_1' is used before"),
         (twice, "'linear' is defined twice"),
         (shadowed_input, "'x' is defined twice"),
         (argument_twice, "'input' comes twice"),
