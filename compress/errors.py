@@ -6,6 +6,7 @@ CompressError
 ├── UnsupportedLayerError   a method cannot represent this layer
 ├── PlanError               a plan does not fit the network, or its JSON is malformed
 ├── ArchitectureError       no such architecture
+├── ProgramError            a .pt2 archive that is malformed, or holds what is not read
 ├── WeightsError            weights that do not fit their architecture, or are not finite
 └── ExportError             an exported file does not compute what the network computes
 """
@@ -33,6 +34,10 @@ class PlanError(CompressError, ValueError):
 
 class ArchitectureError(CompressError, LookupError):
     """No such architecture."""
+
+
+class ProgramError(CompressError, ValueError):
+    """A `.pt2` archive that is malformed, or holds what is not read."""
 
 
 class WeightsError(CompressError, ValueError):
