@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.specimens import NETWORKS, WORDS
 from benchmarks.record import RESULTS, Record, Target
+from benchmarks.specimens import NETWORKS, WORDS
 from compress.architectures import build
 from compress.catalog import TORCHVISION
 from compress.errors import CompressError
