@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from benchmarks.record import ROOT, Target
@@ -19,7 +20,8 @@ from compress.load import build_sequential
 from compress.methods.method import Method, Ranks
 from compress.methods.registry import METHODS
 from compress.shape import LayerShape, stage_parameters
-from search.data import DataError, builtin
+from search.data.builtin import builtin
+from search.errors import DataError
 
 NETWORKS = {"digits": "digits_cnn", "mnist": "song_mnist"}
 CALIBRATION = 512
@@ -54,14 +56,13 @@ def _rows(data: str, data_root: Path, shares: Sequence[float]) -> list[dict[str,
     except DataError as error:
         print(f"{data} left out: {error}", flush=True)
         return []
-    assert arrays.train_images is not None
     network = build_sequential(EXAMPLES[NETWORKS[data]])
     network.load_state_dict(load_file(ROOT / "examples" / data / "model.safetensors"))
     network.eval()
     layers = {layer.name: layer.shape for layer in inspect(network) if layer.shape is not None}
     seen, unseen = (
-        moments(network, arrays.inputs(images).split(64), layers)
-        for images in (arrays.train_images[:CALIBRATION], arrays.images[:HELD_OUT])
+        moments(network, arrays.batch(torch.arange(count), train=train).split(64), layers)
+        for count, train in ((CALIBRATION, True), (HELD_OUT, False))
     )
     rows = []
     for name, shape in layers.items():

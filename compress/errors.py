@@ -7,6 +7,9 @@ CompressError
 ├── PlanError               a plan does not fit the network, or its JSON is malformed
 ├── ArchitectureError       no such architecture
 ├── WeightsError            weights that do not fit their architecture, or are not finite
+├── ArchiveError            a zip or tar archive is damaged, or breaks its format
+│   ├── UnsafeArchiveError      it holds what is never opened
+│   └── ArchiveSizeError        it holds more than is allowed
 └── ExportError             an exported file does not compute what the network computes
 """
 
@@ -37,6 +40,18 @@ class ArchitectureError(CompressError, LookupError):
 
 class WeightsError(CompressError, ValueError):
     """Weights that do not fit their architecture, or are not finite."""
+
+
+class ArchiveError(CompressError, ValueError):
+    """A zip or tar archive is damaged, or breaks its format."""
+
+
+class UnsafeArchiveError(ArchiveError):
+    """An archive holds what is never opened."""
+
+
+class ArchiveSizeError(ArchiveError):
+    """An archive holds more than is allowed."""
 
 
 class ExportError(CompressError, RuntimeError):

@@ -39,7 +39,7 @@ from compress.plan import Plan
 from search.analysis import Report, analyse
 from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
 from search.report import markdown
