@@ -53,12 +53,12 @@ class BoundedFile(io.FileIO):
         """At most `most_bytes` of the rest.
 
         Raises:
-            ArchiveSizeError: more was asked for.
+            ArchiveError: more was asked for.
         """
         if size is None or size < 0:
             size = self._most_bytes
         if size > self._most_bytes:
-            raise ArchiveSizeError(
+            raise ArchiveError(
                 f"a directory of {size} bytes came, at most {self._most_bytes} were wanted"
             )
         return super().read(size) or b""
@@ -130,7 +130,7 @@ def check_name(name: str) -> None:
 
 def _check(entries: list[zipfile.ZipInfo], limits: ZipLimits, size_bytes: int) -> None:
     if len(entries) > limits.entries:
-        raise ArchiveSizeError(
+        raise ArchiveError(
             f"an archive of {len(entries)} entries came, at most {limits.entries} were wanted"
         )
     names = set()

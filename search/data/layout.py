@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from compress.errors import UnsafeArchiveError
 from search.data.archive import Archive, Member
 from search.data.picture_header import EXTENSIONS
 from search.errors import DataError
@@ -47,9 +48,9 @@ def read_layout(archive: Archive) -> Layout:
     """Sort the members of an archive; of them only labels are read.
 
     Raises:
-        DataError: a member is of another kind or stands where none was wanted, or a label is no
-            number; the message names it.
-        ArchiveError: a label cannot be read.
+        DataError: a member stands where none was wanted, or a label is no number.
+        UnsafeArchiveError: a member is of another kind.
+        ArchiveError: a label cannot be read. Each message names the member.
     """
     splits = _splits({_steps(member.name): member for member in archive.members})
     numbered = any(member.name.endswith(LABEL) for member in archive.members)
@@ -147,6 +148,6 @@ def _is_picture(member: Member) -> bool:
         return True
     if name.endswith((LABEL, *ASIDE)):
         return False
-    raise DataError(
+    raise UnsafeArchiveError(
         f"{member.name!r} came; pictures ({', '.join(EXTENSIONS)}) were wanted, and {LABEL} files"
     )

@@ -9,6 +9,7 @@ from compress.zip_directory import ZipLimits, no_surprises, open_zip
 from search.data.archive import MAX_MEMBER_BYTES, MAX_MEMBERS, Member, check_member, is_clutter
 
 DIRECTORY_BYTES = 64 << 20
+RATIO = 100.0  # pictures are compressed already and hardly deflate
 
 
 class ZipArchive:
@@ -20,6 +21,7 @@ class ZipArchive:
             total_bytes=max_bytes,
             entry_bytes=MAX_MEMBER_BYTES,
             directory_bytes=DIRECTORY_BYTES,
+            ratio=RATIO,
         )
         with ExitStack() as stack:
             self._zip = stack.enter_context(open_zip(path, limits))
