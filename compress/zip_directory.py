@@ -91,7 +91,7 @@ def no_surprises() -> Iterator[None]:
     except ArchiveError:
         raise
     except BROKEN as error:
-        raise ArchiveError(f"damaged, truncated or no zip archive: {error}") from error
+        raise ArchiveError(f"damaged or truncated zip archive: {error}") from error
 
 
 def check_exact(path: Path) -> None:

@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
 
 class Archive(Protocol):
-    """An archive that is open; a context manager."""
+    """An archive that is open: a context manager, or closed when nobody has it any more."""
 
     @property
     def members(self) -> Sequence[Member]: ...

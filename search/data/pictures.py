@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,9 @@ class Pictures:
         self._pictures = pictures
         self._transforms = transforms
         self._size = math.prod(shape)
-        self._file = tempfile.TemporaryFile(prefix="pictures-")  # noqa: SIM115, lives as we do
+        kept = tempfile.TemporaryFile(prefix="pictures-")  # noqa: SIM115, lives as we do
+        weakref.finalize(self, kept.close)
+        self._kept = kept.fileno()
         self._is_kept = np.zeros(len(pictures), dtype=bool)
 
     def __len__(self) -> int:
@@ -75,12 +78,12 @@ class Pictures:
             picture = transformed(decoded[None], self._transforms)[0].contiguous()
             rest = memoryview(picture.numpy().tobytes())
             while rest:
-                written = os.pwrite(self._file.fileno(), rest, at)
+                written = os.pwrite(self._kept, rest, at)
                 at, rest = at + written, rest[written:]
             self._is_kept[number] = True
             return picture
         content = bytearray(self._size)
-        os.preadv(self._file.fileno(), [content], at)
+        os.preadv(self._kept, [content], at)
         return torch.frombuffer(content, dtype=torch.uint8).view(self.shape[1:])
 
 
@@ -93,8 +96,8 @@ def decode(archive: Archive, picture: Member) -> Tensor:
         DataError: it is damaged, or another picture than its header says.
     """
     header = header_of(archive, picture)
-    content = archive.read(picture)
     try:
+        content = archive.read(picture)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of transparency, which is left out
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +33,7 @@ class TarArchive:
                 if isinstance(error, ArchiveError):
                     raise
                 raise ArchiveError(f"damaged or truncated tar archive: {error}") from error
-            self._stack = stack.pop_all()
+            self._close = weakref.finalize(self, stack.pop_all().close)
 
     def read(self, member: Member, most_bytes: int | None = None) -> bytes:
         size = member.size_bytes if most_bytes is None else min(member.size_bytes, most_bytes)
@@ -43,7 +44,7 @@ class TarArchive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._close()
 
 
 def _members(file: BoundedFile, size_bytes: int, max_bytes: int) -> Iterator[Member]:

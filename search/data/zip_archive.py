@@ -1,5 +1,6 @@
 """The members of a zip archive."""
 
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -32,7 +33,7 @@ class ZipArchive:
             ]
             for member in self.members:
                 check_member(member.name)
-            self._stack = stack.pop_all()
+            self._close = weakref.finalize(self, stack.pop_all().close)
 
     def read(self, member: Member, most_bytes: int | None = None) -> bytes:
         try:
@@ -45,4 +46,4 @@ class ZipArchive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._close()
