@@ -13,6 +13,8 @@ CompressError
 └── ExportError             an exported file does not compute what the network computes
 """
 
+from collections.abc import Sequence
+
 
 class CompressError(Exception):
     """The root of every error that `compress` raises on purpose."""
@@ -39,7 +41,14 @@ class ArchitectureError(CompressError, LookupError):
 
 
 class WeightsError(CompressError, ValueError):
-    """Weights that do not fit their architecture, or are not finite."""
+    """Weights that do not fit their architecture, or are not finite.
+
+    `differences` has a sentence for every tensor that does not fit.
+    """
+
+    def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
 
 
 class ArchiveError(CompressError, ValueError):

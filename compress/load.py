@@ -8,7 +8,7 @@
 
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
 architecture of the dense network and the plain torch layers that stand in place of each layer
-that was factorised. Networks of torchvision are built by torchvision, without a download. For
+that was factorised. Networks of torchvision and timm are built by these, without a download. For
 a network of your own, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
 """
 
@@ -59,6 +59,8 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
+
+TIMM_ARGUMENTS = {"aux_logits", "in_chans", "num_classes"}
 
 MAX_HEADER_BYTES = 100_000_000
 
@@ -115,15 +117,23 @@ def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
     """The network before compression, its weights not yet set.
 
     Args:
-        architecture: {"registry": "examples", "rows"} or {"registry": "torchvision", "name",
-            "arguments"}.
+        architecture: {"registry": "examples", "rows"}, or {"registry", "name", "arguments"} of
+            the registries torchvision and timm.
 
     Raises:
         ValueError: another registry, or a name that is no classification network there.
+        ImportError: the library of that registry is not installed.
     """
     registry, name = architecture["registry"], architecture["name"]
     if registry == "examples":
         return build_sequential(architecture["rows"])
+    if registry == "timm":
+        import timm  # noqa: PLC0415 (only networks of timm need it)
+
+        # Whatever else it takes may read a file or ask the network.
+        if name not in timm.list_models() or not architecture["arguments"].keys() <= TIMM_ARGUMENTS:
+            raise ValueError(f"timm has no network {name!r} of {architecture['arguments']}")
+        return timm.create_model(name, pretrained=False, **architecture["arguments"])
     if registry == "torchvision":
         from torchvision import models  # noqa: PLC0415 (only networks of torchvision need it)
 

@@ -7,6 +7,7 @@ zipfile stops at the size that the directory gives, and compares the checksum at
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ MAGIC: Final = b"PK\x03\x04"
 ENCRYPTED: Final = 0x1
 SMALL_BYTES: Final = 1 << 20  # a file that inflates to less is no bomb, whatever its ratio
 END_BYTES: Final = 22  # of the record that closes an archive without a comment
+WIDE_END_BYTES: Final = 56 + 20  # of zip64's record and its locator, which stand before that
 
 # What zipfile raises on archives that were made to hurt, besides its own error.
 BROKEN: Final = (
@@ -102,12 +104,21 @@ def check_exact(path: Path) -> None:
     Raises:
         ArchiveError: there is something.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
-        file.seek(max(0, path.stat().st_size - END_BYTES))
-        end = file.read()
-    if start != MAGIC or not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
-        raise ArchiveError("bytes before or after the zip archive, or a truncated one")
+        file.seek(max(0, size - END_BYTES - WIDE_END_BYTES))
+        ends = file.read()
+    wide, narrow = ends[:-END_BYTES], ends[-END_BYTES:]
+    if start == MAGIC and narrow.startswith(b"PK\x05\x06") and narrow.endswith(b"\0\0"):
+        length, offset = struct.unpack("<II", narrow[12:20])
+        if offset + length == size - END_BYTES:
+            return
+        if wide.startswith(b"PK\x06\x06"):  # zip64, whose numbers count
+            length, offset = struct.unpack("<QQ", wide[40:56])
+            if offset + length == size - END_BYTES - WIDE_END_BYTES:
+                return
+    raise ArchiveError("bytes before or after the zip archive, or a truncated one")
 
 
 def check_name(name: str) -> None:
