@@ -123,7 +123,7 @@ class Client:
                 return
 
     def upload_model(self, path: Path, *, architecture: str, name: str | None = None) -> ModelOut:
-        """Send trained weights, a safetensors file, with the name of their architecture."""
+        """Send trained weights, safetensors or a state dict, with their architecture's name."""
         parameters = {"architecture": architecture, "name": name or path.name}
         return ModelOut.model_validate(self._upload("/v1/models", path, parameters))
 

@@ -130,7 +130,7 @@ class ModelOut(BaseModel):
     id: str
     name: str
     architecture: str
-    parameters: int
+    parameters: int | None
     sha256: str
     size_bytes: int
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Trained networks: an architecture's name and its weights as a safetensors file."""
+"""Trained networks: an architecture's name and the file of its weights."""
 
 from difflib import get_close_matches
 from typing import Annotated
