@@ -304,13 +304,17 @@ def main() -> None:
             sys.exit(f"{name} is not the file that was written: its SHA-256 differs")
     model = load(folder)
     parameters = list(model.parameters())
-    zeros = torch.zeros(1, *manifest["input_shape"], dtype=parameters[0].dtype)
+    one = {"shape": manifest["input_shape"], "dtype": str(parameters[0].dtype)[len("torch.") :]}
+    zeros = [
+        torch.zeros(1, *each["shape"], dtype=getattr(torch, each["dtype"]))
+        for each in manifest.get("inputs", [one])
+    ]
     with torch.inference_mode():
-        output = model(zeros)
+        output = model(*zeros)
     print(f"{len(present)} of {len(manifest['files'])} files are here, each as it was written")
     print(f"{len(manifest['layers'])} layers factorised")
     print(f"{sum(p.numel() for p in parameters):,} parameters")
-    print(f"{tuple(zeros.shape)} -> {tuple(output.shape)}")
+    print(f"{', '.join(str(tuple(each.shape)) for each in zeros)} -> {tuple(output.shape)}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from typing import Any, Literal
 from torch import nn
 
 from compress.artifact import write_result
+from compress.batch import tensors_of
 from compress.plan import Plan
 from search.analysis import Report, analyse
 from search.config import SearchConfig
@@ -261,14 +262,16 @@ def export(
     reports = [folder / "report.md"] if "verdict" in document else []
     for report in reports:
         report.write_text(markdown(document), "utf-8")
+    example = subject.example.cpu()
+    first, *others = tensors_of(example)
     written = write_result(
         folder,
         copy.deepcopy(model).cpu(),
         plan,
         architecture=subject.architecture,
-        input_shape=subject.example.shape[1:],
+        input_shape=first.shape[1:],
         evidence=document,
-        example=subject.example.cpu(),
-        program=program,
+        example=example,
+        program=program and not others,  # which takes one input
     )
     return [*reports, *written]

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from compress.batch import accept_batches_
 from compress.calibration import trace
 from compress.layers import inspect
 from compress.load import replace_
@@ -17,7 +18,6 @@ from compress.shape import LayerShape
 from compress.surgery import factorized
 from search.config import UNLABELLED, SearchConfig
 from search.data.arrays import Arrays
-from search.data.batch import accept_batches_
 from search.errors import SearchError
 from search.factors import Factors
 from search.measurement import Layout, Timing, race

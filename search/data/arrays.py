@@ -8,12 +8,12 @@ sequences (N, T, F) or token ids (N, T) say, reaches the network as it is stored
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, Self, cast
+from typing import Final, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from search.data.batch import Batch
+from compress.batch import together
 from search.data.declaration import IMAGES
 from search.errors import DataError
 
@@ -122,7 +122,7 @@ class Arrays:
         stored = self.train_inputs if train else self.inputs
         assert stored is not None
         found = [self._given(name, each[index].to(device)) for name, each in stored.items()]
-        return found[0] if len(found) == 1 else cast("Tensor", Batch(found))
+        return together(found)
 
     def _given(self, name: str, values: Tensor) -> Tensor:
         if name != IMAGES:

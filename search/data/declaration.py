@@ -1,5 +1,6 @@
 """What a user says beside a file of data: which arrays the network takes, and how. No torch."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,34 @@ class Declaration:
             transforms=read_transforms(description.get("transforms", [])),
             mean=None if mean is None else tuple(map(float, mean)),
             std=None if std is None else tuple(map(float, std)),
+        )
+
+    @classmethod
+    def parsed(cls, *, inputs: str, transforms: str, mean: str | None, std: str | None) -> Self:
+        """What texts declare, as they stand on a command line.
+
+        Args:
+            inputs: names with commas between.
+            transforms: JSON, see `search.data.transforms`.
+            mean: numbers with commas between.
+            std: likewise.
+
+        Raises:
+            DataError: a text cannot be read, or cannot be meant.
+        """
+        try:
+            document = json.loads(transforms)
+            numbers = [None if t is None else tuple(map(float, t.split(","))) for t in (mean, std)]
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"transforms {transforms}, mean {mean} and std {std} came; JSON was wanted, and "
+                f"numbers with commas between: {error}"
+            ) from error
+        return cls(
+            inputs=tuple(inputs.split(",")),
+            transforms=read_transforms(document),
+            mean=numbers[0],
+            std=numbers[1],
         )
 
     @property

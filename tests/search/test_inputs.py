@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from compress.batch import Batch, accept_batches_
 from search.config import Budget, Objective, SearchConfig
 from search.data.arrays import Arrays
-from search.data.batch import Batch, accept_batches_
 from search.data.declaration import Declaration
 from search.data.files import read_arrays
 from search.errors import DataError

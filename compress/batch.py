@@ -1,7 +1,7 @@
 """A batch for a network that takes several inputs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,16 @@ class Batch:
 
     def __getitem__(self, index: slice | Tensor) -> "Batch":
         return Batch([tensor[index] for tensor in self.tensors])
+
+
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """The one input as it is, several as a `Batch`, under the type of what it stands for."""
+    return tensors[0] if len(tensors) == 1 else cast("Tensor", Batch(tensors))
+
+
+def tensors_of(inputs: Tensor | Batch) -> tuple[Tensor, ...]:
+    """What a network is called with, in the order of its arguments."""
+    return inputs.tensors if isinstance(inputs, Batch) else (inputs,)
 
 
 def accept_batches_(network: nn.Module) -> None:
