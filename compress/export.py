@@ -87,7 +87,7 @@ def parity(model: nn.Module, other: nn.Module, example: Tensor) -> float:
 
 
 def _random(example: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Inputs like those of the example; integers are drawn from its own, which the network knows."""
+    """Inputs like the example; integers are drawn from its own, which the network knows."""
     shape = (size, *example.shape[1:])
     if example.is_floating_point():
         return torch.randn(shape, dtype=example.dtype, generator=generator)

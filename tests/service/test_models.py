@@ -102,10 +102,11 @@ def test_an_architecture_of_timm_is_known(client):
     assert "timm/resnet18" in problem["detail"]
 
 
-@pytest.mark.parametrize("name", ["hf-hub:a/b", "timm/hf-hub:a/b", "timm/local-dir:/tmp", "a:b"])
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "timm/hf-hub:a", "timm/local-dir:/x", "mine:make"])
 def test_a_name_that_leads_elsewhere_is_refused(client, traces, name):
     problem = upload(client, weights(), architecture=name).json()
     assert problem["code"] == "unsupported-architecture"
+    assert "your machine alone" in problem["detail"]
     assert traces() == set()
 
 
