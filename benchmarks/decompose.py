@@ -35,7 +35,7 @@ from compress.load import build_sequential
 from compress.methods.method import Method, Ranks
 from compress.methods.registry import METHODS
 from compress.shape import ConvShape, stage_parameters
-from search.data import builtin
+from search.data.builtin import builtin
 from service.settings import Settings
 
 SHARES = (1 / 2, 1 / 4, 1 / 8)
@@ -132,8 +132,7 @@ def digits_kernel() -> Kernel:
     network = build_sequential(EXAMPLES["digits_cnn"])
     network.load_state_dict(load_file(ROOT / "examples" / "digits" / "model.safetensors"))
     digits = builtin("digits", Path())
-    assert digits.train_images is not None
-    found = moments(network, [digits.inputs(digits.train_images[:512])], [DIGITS_LAYER])
+    found = moments(network, [digits.batch(torch.arange(512), train=True)], [DIGITS_LAYER])
     weight = network.get_submodule(DIGITS_LAYER).get_parameter("weight").detach()
     size = "x".join(map(str, weight.shape))
     return Kernel(f"digits {DIGITS_LAYER}, {size}", weight, 3, found[DIGITS_LAYER].second)

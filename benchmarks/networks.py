@@ -4,23 +4,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms.functional import center_crop
 
 from benchmarks.record import ROOT
 from compress.catalog import EXAMPLES
 from compress.layers import inspect
 from compress.load import build_sequential
+from compress.memory import peak_bytes
 from compress.methods.method import Method, Ranks
 from compress.methods.registry import METHODS
 from compress.shape import LayerShape, stage_parameters
-from search.data import DataError, builtin
+from search.data.builtin import builtin
+from search.data.declaration import Declaration
+from search.errors import DataError
 
 NETWORKS = {"digits": "digits_cnn", "mnist": "song_mnist", "cifar10": "song_cifar"}
-CROPS = {"cifar10": 24}  # the side of what a network sees of its images
+# What a network sees of its images.
+DECLARED = {"cifar10": Declaration.read({"transforms": [{"center_crop": 24}]})}
 IMAGES = 1024  # of each kind
 STEP = 4  # of the ranks
+MEMORY = 2**30  # bytes that a fit may take: one that takes more takes minutes too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,29 +51,30 @@ def trained_networks(data_root: Path) -> Iterator[Trained]:
             print(f"{data} left out: no weights of {name}", flush=True)
             continue
         try:
-            arrays = builtin(data, data_root)
+            arrays = builtin(data, data_root, DECLARED.get(data))
         except DataError as error:
             print(f"{data} left out: {error}", flush=True)
             continue
-        assert arrays.train_images is not None
         network = build_sequential(EXAMPLES[name])
         network.load_state_dict(load_file(weights))
         network.eval().requires_grad_(False)
-        training, held_out = (
-            arrays.inputs(images[:IMAGES]) for images in (arrays.train_images, arrays.images)
-        )
-        if side := CROPS.get(data):
-            training, held_out = (center_crop(each, [side, side]) for each in (training, held_out))
+        first = torch.arange(IMAGES)
+        training, held_out = (arrays.batch(first, train=train) for train in (True, False))
         layers = {layer.name: layer.shape for layer in inspect(network) if layer.shape is not None}
         yield Trained(name, network, layers, training, held_out)
 
 
 def usable_methods(shape: LayerShape) -> list[Method]:
-    """Those that can represent a layer and have ranks for it."""
+    """Those that can represent a layer, have ranks for it, and the memory for a fit to data."""
     return [
         method
         for method in METHODS.values()
-        if method.obstacle(shape) is None and any(method.lattice(shape, STEP))
+        if method.obstacle(shape) is None
+        and any(method.lattice(shape, STEP))
+        and all(
+            peak_bytes(shape, method.name, ranks, data_aware=True) <= MEMORY
+            for ranks in method.lattice(shape, STEP)
+        )
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress import load
+from compress.batch import tensors_of
 from compress.checkpoint import write_safetensors
 from compress.errors import PlanError
 from compress.export import export_program
@@ -48,7 +49,7 @@ def write_result(
         model: factorised by `plan`, in eval mode; simplified too, if it is to be.
         plan: its choices.
         architecture: of the dense network, from `architectures.describe`.
-        input_shape: (C, H, W) of one input.
+        input_shape: of one sample of the first input, (C, H, W) say.
         evidence: what was measured, as JSON.
         example: a batch of inputs, for the export.
         program: whether to write `model.pt2`, which takes seconds.
@@ -91,6 +92,10 @@ def write_result(
         "plan": json.loads(plan.to_json()),
         "layers": layers,
         "input_shape": list(input_shape),
+        "inputs": [
+            {"shape": list(each.shape[1:]), "dtype": str(each.dtype).removeprefix("torch.")}
+            for each in tensors_of(example)
+        ],
         "evidence": evidence,
         "files": {path.name: _digest(path) for path in files},
     }

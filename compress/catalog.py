@@ -1,5 +1,6 @@
 """Names that every part of the house agrees on, importable without torch."""
 
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 METHODS: Final = (
@@ -113,6 +114,13 @@ TORCHVISION: Final = frozenset(
 )
 
 
+TIMM_PREFIX: Final = "timm/"
+
+# The networks of timm, in the order it lists them; a test compares them with the installed ones.
+# A name that is not here, `hf-hub:` or `local-dir:` say, would go to the network or to the disk.
+TIMM: Final = frozenset(Path(__file__).with_name("timm.txt").read_text("ascii").split())
+
+
 def _conv(name: str, width_in: int, width_out: int, stride: int) -> tuple[Row, Row, Row]:
     """A 3x3 convolution that keeps the image size up to its stride, batch norm and ReLU."""
     arguments = {
@@ -180,4 +188,4 @@ EXAMPLES: Final[dict[str, tuple[Row, ...]]] = {
     ),
 }
 
-ARCHITECTURES: Final = frozenset(EXAMPLES) | TORCHVISION
+ARCHITECTURES: Final = frozenset(EXAMPLES) | TORCHVISION | {TIMM_PREFIX + name for name in TIMM}

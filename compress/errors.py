@@ -8,8 +8,13 @@ CompressError
 ├── ArchitectureError       no such architecture
 ├── ProgramError            a .pt2 archive that is malformed, or holds what is not read
 ├── WeightsError            weights that do not fit their architecture, or are not finite
+├── ArchiveError            a zip or tar archive is damaged, or breaks its format
+│   ├── UnsafeArchiveError      it holds what is never opened
+│   └── ArchiveSizeError        it holds more than is allowed
 └── ExportError             an exported file does not compute what the network computes
 """
+
+from collections.abc import Sequence
 
 
 class CompressError(Exception):
@@ -41,7 +46,26 @@ class ProgramError(CompressError, ValueError):
 
 
 class WeightsError(CompressError, ValueError):
-    """Weights that do not fit their architecture, or are not finite."""
+    """Weights that do not fit their architecture, or are not finite.
+
+    `differences` has a sentence for every tensor that does not fit.
+    """
+
+    def __init__(self, message: str, differences: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
+
+
+class ArchiveError(CompressError, ValueError):
+    """A zip or tar archive is damaged, or breaks its format."""
+
+
+class UnsafeArchiveError(ArchiveError):
+    """An archive holds what is never opened."""
+
+
+class ArchiveSizeError(ArchiveError):
+    """An archive holds more than is allowed."""
 
 
 class ExportError(CompressError, RuntimeError):

@@ -62,7 +62,8 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
         path.unlink(missing_ok=True)
         first, _, _ = str(error).partition("\n")  # what follows quotes source code and paths
         raise ExportError(f"torch.export failed: {first}") from error
-    allowed = max(TOLERANCE, ROUND_OFFS * torch.finfo(example.dtype).eps)
+    eps = torch.finfo(example.dtype).eps if example.is_floating_point() else 0.0
+    allowed = max(TOLERANCE, ROUND_OFFS * eps)
     if not difference <= allowed:
         path.unlink()
         raise ExportError(f"the exported file differs by {difference:.1e}, {allowed} is allowed")
@@ -78,11 +79,20 @@ def parity(model: nn.Module, other: nn.Module, example: Tensor) -> float:
     differences = []
     with torch.no_grad():
         for size in (1, 3):
-            x = torch.randn(size, *example.shape[1:], dtype=example.dtype, generator=generator)
+            x = _random(example, size, generator)
             expected = model(x)
             largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
             differences.append((other(x) - expected).abs().max() / largest)
     return float(max(differences))
+
+
+def _random(example: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Inputs like the example; integers are drawn from its own, which the network knows."""
+    shape = (size, *example.shape[1:])
+    if example.is_floating_point():
+        return torch.randn(shape, dtype=example.dtype, generator=generator)
+    known = example.flatten()
+    return known[torch.randint(len(known), shape, generator=generator)]
 
 
 def _strip_(graph_module: GraphModule) -> None:

@@ -9,7 +9,7 @@
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
 architecture of the dense network and the plain torch layers that stand in place of each layer
 that was changed: several where it was factorised, none where it is done by the layer before, as a
-batch norm can be. Networks of torchvision are built by torchvision, without a download. For
+batch norm can be. Networks of torchvision and timm are built by these, without a download. For
 a network of your own, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
 """
 
@@ -40,6 +40,8 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
+
+TIMM_ARGUMENTS = {"aux_logits", "in_chans", "num_classes"}
 
 MAX_HEADER_BYTES = 100_000_000
 
@@ -173,15 +175,23 @@ def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
     """The network before compression, its weights not yet set.
 
     Args:
-        architecture: {"registry": "examples", "rows"} or {"registry": "torchvision", "name",
-            "arguments"}.
+        architecture: {"registry": "examples", "rows"}, or {"registry", "name", "arguments"} of
+            the registries torchvision and timm.
 
     Raises:
         ValueError: another registry, or a name that is no classification network there.
+        ImportError: the library of that registry is not installed.
     """
     registry, name = architecture["registry"], architecture["name"]
     if registry == "examples":
         return build_sequential(architecture["rows"])
+    if registry == "timm":
+        import timm  # noqa: PLC0415 (only networks of timm need it)
+
+        # Whatever else it takes may read a file or ask the network.
+        if name not in timm.list_models() or not architecture["arguments"].keys() <= TIMM_ARGUMENTS:
+            raise ValueError(f"timm has no network {name!r} of {architecture['arguments']}")
+        return timm.create_model(name, pretrained=False, **architecture["arguments"])
     if registry == "torchvision":
         from torchvision import models  # noqa: PLC0415 (only networks of torchvision need it)
 
@@ -352,13 +362,17 @@ def main() -> None:
             sys.exit(f"{name} is not the file that was written: its SHA-256 differs")
     model = load(folder)
     parameters = list(model.parameters())
-    zeros = torch.zeros(1, *manifest["input_shape"], dtype=parameters[0].dtype)
+    one = {"shape": manifest["input_shape"], "dtype": str(parameters[0].dtype)[len("torch.") :]}
+    zeros = [
+        torch.zeros(1, *each["shape"], dtype=getattr(torch, each["dtype"]))
+        for each in manifest.get("inputs", [one])
+    ]
     with torch.inference_mode():
-        output = model(zeros)
+        output = model(*zeros)
     print(f"{len(present)} of {len(manifest['files'])} files are here, each as it was written")
     print(f"{sum(len(rows) > 1 for rows in manifest['layers'].values())} layers factorised")
     print(f"{sum(p.numel() for p in parameters):,} parameters")
-    print(f"{tuple(zeros.shape)} -> {tuple(output.shape)}")
+    print(f"{', '.join(str(tuple(each.shape)) for each in zeros)} -> {tuple(output.shape)}")
 
 
 if __name__ == "__main__":

@@ -35,11 +35,12 @@ from typing import Any, Literal
 from torch import nn
 
 from compress.artifact import write_result
+from compress.batch import tensors_of
 from compress.plan import Plan
 from search.analysis import Report, analyse
 from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
 from search.report import markdown
@@ -262,14 +263,16 @@ def export(
     reports = [folder / "report.md"] if "verdict" in document else []
     for report in reports:
         report.write_text(markdown(document), "utf-8")
+    example = subject.example.cpu()
+    first, *others = tensors_of(example)
     written = write_result(
         folder,
         copy.deepcopy(model).cpu(),
         plan,
         architecture=subject.architecture,
-        input_shape=subject.example.shape[1:],
+        input_shape=first.shape[1:],
         evidence=document,
-        example=subject.example.cpu(),
-        program=program,
+        example=example,
+        program=program and not others,  # which takes one input
     )
     return [*reports, *written]

@@ -9,40 +9,40 @@ from torch import Tensor, nn
 
 from search.budget import PerSample
 from search.config import UNLABELLED, Metric
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.errors import DataError
 
-BATCH_IMAGES = 256
+BATCH_SAMPLES = 256
 BATCH_VALUES = 1 << 22  # inputs of a batch together; the activations are some dozen times as many
 
 
 class Samples:
-    """Images, normalised batch by batch on the device, with labels and the dense answers.
+    """Inputs, read and normalised batch by batch on the device, with labels and dense answers.
 
-    Batches are short for large images, so that the activations of a whole network fit.
+    Batches are short for large inputs, so that the activations of a whole network fit.
     """
 
     def __init__(
         self,
         arrays: Arrays,
-        images: Tensor,
-        labels: Tensor | None,
+        index: Tensor,
         dense: nn.Module,
         device: torch.device,
     ) -> None:
+        """Choose the samples `index` (N,) of the arrays; nothing is read yet."""
         self._arrays = arrays
-        self._images = images
-        self._labels = labels
+        self._index = index
+        self._labels = None if arrays.labels is None else arrays.labels[index]
         self._dense = dense
         self._device = device
-        self._size = max(1, min(BATCH_IMAGES, BATCH_VALUES // images[0].numel()))
+        self._size = max(1, min(BATCH_SAMPLES, BATCH_VALUES // arrays.input_values))
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._index)
 
     def inputs(self, start: int, stop: int) -> Tensor:
-        """What a network is given for some samples, (stop - start, C, H, W) on the device."""
-        return self._arrays.inputs(self._images[start:stop].to(self._device))
+        """What a network is given for some samples, (stop - start, ...) on the device."""
+        return self._arrays.batch(self._index[start:stop], self._device)
 
     def answers(self, model: nn.Module) -> Iterator[Tensor]:
         """What `model` answers, batch by batch in a fixed order, (n, ...) on the CPU."""
@@ -58,16 +58,16 @@ class Samples:
         """The dense network's answers to all samples, (N, ...).
 
         Raises:
-            DataError: the network cannot take these images, or its answers are not finite.
+            DataError: the network cannot take these inputs, or its answers are not finite.
         """
         try:
             answers = torch.cat(list(self.answers(self._dense)))
-        except (RuntimeError, ValueError) as error:
-            raise DataError(
-                f"the network refuses images of shape {self._arrays.input_shape}: {error}"
-            ) from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, DataError):  # of a picture that cannot be read
+                raise
+            raise DataError(f"the network refuses {self._arrays.told}: {error}") from error
         if not answers.isfinite().all():
-            raise DataError("the network's answers to these images are not finite")
+            raise DataError("the network's answers to these inputs are not finite")
         return answers
 
     def dense_values(self, metric: Metric) -> PerSample:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.errors import DataError
 
-CALIBRATION_IMAGES = 512
+CALIBRATION_SAMPLES = 512
 CALIBRATION_SHARE = 0.2  # of the images, where no training images are given
 SEARCH_SHARE = 0.4  # of what calibration leaves
 SEED = 0
@@ -42,17 +42,17 @@ def make_splits(arrays: Arrays, *, needs_labels: bool, seed: int = SEED) -> Spli
     """
     if needs_labels and arrays.labels is None:
         raise DataError(
-            "images without labels came; this metric needs labels: "
+            "samples without labels came; this metric needs labels: "
             "add them, or promise the metric agreement or mse, which need none"
         )
-    order = _by_digest(len(arrays.images), seed)
-    if arrays.train_images is not None:
-        calibration = _by_digest(len(arrays.train_images), seed)[:CALIBRATION_IMAGES]
+    order = _by_digest(len(arrays), seed)
+    if arrays.train_inputs is not None:
+        calibration = _by_digest(arrays.train_count, seed)[:CALIBRATION_SAMPLES]
     else:
-        count = min(CALIBRATION_IMAGES, round(CALIBRATION_SHARE * len(order)))
+        count = min(CALIBRATION_SAMPLES, round(CALIBRATION_SHARE * len(order)))
         calibration, order = order[:count], order[count:]
     count = round(SEARCH_SHARE * len(order))
-    splits = Splits(calibration, order[:count], order[count:], arrays.train_images is not None)
+    splits = Splits(calibration, order[:count], order[count:], arrays.train_inputs is not None)
     _check(splits, arrays, needs_labels)
     return splits
 
@@ -70,9 +70,7 @@ def _check(splits: Splits, arrays: Arrays, needs_labels: bool) -> None:
     }
     for name, indices in parts.items():
         if len(indices) == 0:
-            raise DataError(
-                f"{len(arrays.images)} images came: too few, the {name} split would be empty"
-            )
+            raise DataError(f"{len(arrays)} samples came: too few, the {name} split would be empty")
     if not needs_labels or arrays.labels is None:
         return
     for name in ("search", "confirmation"):

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from compress.batch import accept_batches_
 from compress.calibration import trace
 from compress.flow import Flow
 from compress.layers import inspect
@@ -18,7 +19,7 @@ from compress.shape import LayerShape
 from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized
 from search.config import UNLABELLED, SearchConfig
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.errors import SearchError
 from search.factors import Factors
 from search.measurement import Layout, Timing, race
@@ -123,21 +124,15 @@ class Subject:
         splits = make_splits(arrays, needs_labels=metric not in UNLABELLED)
         device = find_device(config.objective.device)
         dense = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+        if len(arrays.inputs) > 1:
+            accept_batches_(dense)
         search, confirmation = (
-            Samples(
-                arrays,
-                arrays.images[part],
-                None if arrays.labels is None else arrays.labels[part],
-                dense,
-                device,
-            )
-            for part in (splits.search, splits.confirmation)
+            Samples(arrays, part, dense, device) for part in (splits.search, splits.confirmation)
         )
         check_answers(metric, search.dense_answers, arrays.labels)
-        source = arrays.train_images if splits.calibration_is_training else arrays.images
-        assert source is not None
-        images = arrays.inputs(source[splits.calibration].to(device))
+        train = splits.calibration_is_training
         batch = config.objective.batch
+        chosen = splits.calibration[torch.arange(batch) % len(splits.calibration)]
         return cls(
             dense=dense,
             architecture=architecture,
@@ -145,8 +140,11 @@ class Subject:
             device=device,
             search=search,
             confirmation=confirmation,
-            calibration=list(torch.split(images, CALIBRATION_BATCH)),
-            example=images[torch.arange(batch, device=device) % len(images)],
+            calibration=[
+                arrays.batch(part, device, train=train)
+                for part in torch.split(splits.calibration, CALIBRATION_BATCH)
+            ],
+            example=arrays.batch(chosen, device, train=train),
         )
 
     def shape(self, name: str) -> LayerShape:

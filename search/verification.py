@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.batch import accept_batches_, together
 from compress.flow import Flow
 from compress.simplify import simplify_
 from search.measurement import Ratio, Timing, race
@@ -104,7 +105,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | Check:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         files, shape = manifest["files"], manifest["input_shape"]
-        if not {"load.py", "model.safetensors"} <= files.keys() or len(shape) != 3:
+        if not {"load.py", "model.safetensors"} <= files.keys() or not shape:
             raise ValueError(f"files {sorted(files)} and an input of {shape} are no result")
         if strange := [name for name in files if Path(name).name != name]:
             raise ValueError(f"files {strange} came, plain names were wanted")
@@ -174,8 +175,17 @@ def _difference(
 
 
 def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
+    """Random inputs; of tokens, 0 and 1 are in every vocabulary."""
     generator = torch.Generator().manual_seed(batch)
-    return torch.rand(batch, *manifest["input_shape"], generator=generator)
+    one = {"shape": manifest["input_shape"], "dtype": "float32"}
+    return together(
+        [
+            torch.rand(batch, *each["shape"], generator=generator)
+            if each["dtype"].startswith(("float", "bfloat"))
+            else torch.randint(2, (batch, *each["shape"]), generator=generator)
+            for each in manifest.get("inputs", [one])
+        ]
+    )
 
 
 def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
@@ -186,6 +196,8 @@ def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> 
     batch, threads = objective["batch"], objective["threads"]
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
     dense: nn.Module = loader.build_dense(manifest["architecture"]).eval()
+    for each in (dense, network):
+        accept_batches_(each)
     example = _inputs(manifest, batch)
     simplify_(dense, Flow.of(dense, example), example, fold_norms=objective["fold_norms"])
     # The allocator as it comes goes first: once it keeps memory there is no way back.

@@ -19,8 +19,9 @@ Errors:
 
 import base64
 import hashlib
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -123,7 +124,7 @@ class Client:
                 return
 
     def upload_model(self, path: Path, *, architecture: str, name: str | None = None) -> ModelOut:
-        """Send trained weights, a safetensors file, with the name of their architecture."""
+        """Send trained weights, safetensors or a state dict, with their architecture's name."""
         parameters = {"architecture": architecture, "name": name or path.name}
         return ModelOut.model_validate(self._upload("/v1/models", path, parameters))
 
@@ -132,26 +133,45 @@ class Client:
         path: Path,
         *,
         name: str | None = None,
+        inputs: Sequence[str] = ("images",),
+        transforms: Sequence[Mapping[str, Any]] = (),
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> DatasetOut:
-        """Send arrays: an .npz or safetensors file with `images`, perhaps `labels`, `train_...`.
+        """Send data: arrays as npz, npy or safetensors, or pictures in a zip or tar archive.
 
         Args:
-            path: the file.
+            path: the file; arrays are named after the inputs, `labels`, and `train_...`.
             name: shown in lists; the file's own where none is given.
+            inputs: names of the arrays that the network takes, in the order of its arguments.
+            transforms: of images, such as {"resize": 256} and {"center_crop": 224}.
             mean: subtracted from each channel; of uint8 images after division by 255.
             std: what each channel is divided by.
         """
-        parameters = {"name": name or path.name}
+        parameters = {
+            "name": name or path.name,
+            "inputs": ",".join(inputs),
+            "transforms": json.dumps(list(transforms)),
+        }
         for key, values in (("mean", mean), ("std", std)):
             if values is not None:
                 parameters[key] = ",".join(map(str, values))
         return DatasetOut.model_validate(self._upload("/v1/datasets", path, parameters))
 
-    def builtin_dataset(self, name: str) -> DatasetOut:
-        """Choose a set that the service brings along: digits, mnist or cifar10."""
-        answer = self._send("POST", "/v1/datasets", json={"builtin": name})
+    def builtin_dataset(
+        self,
+        name: str,
+        *,
+        transforms: Sequence[Mapping[str, Any]] = (),
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> DatasetOut:
+        """Choose a set that the service brings along: digits, mnist or cifar10.
+
+        What else is given means what it does for a file.
+        """
+        order = {"builtin": name, "transforms": list(transforms), "mean": mean, "std": std}
+        answer = self._send("POST", "/v1/datasets", json=order)
         return DatasetOut.model_validate_json(answer.content)
 
     def submit(self, order: JobOrder, *, key: str | None = None) -> JobOut:

@@ -114,7 +114,10 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         start = file.read(9)
         if not looks_like_safetensors(start):
-            raise refusal_of(start, "a safetensors file (safetensors.torch.save_file)")
+            raise refusal_of(
+                start,
+                "a safetensors file (safetensors.torch.save_file) or a state dict of torch.save",
+            )
         length = int.from_bytes(start[:8], "little")
         if length > MAX_HEADER_BYTES:
             raise ProblemError(

@@ -90,9 +90,13 @@ class ModelQuery(Query):
 
 
 class DatasetQuery(Query):
-    """How the arrays of a file are to be read."""
+    """How the data of a file are to be read; `search.data.declaration` says what each means."""
 
     name: Name | None = None
+    inputs: Text = "images"
+    """Names of the arrays that the network takes, with commas between."""
+    transforms: Annotated[str, MaxLen(2000)] = "[]"
+    """JSON: [{"resize": 256}, {"center_crop": 224}]."""
     mean: str | None = None
     std: str | None = None
 
@@ -104,6 +108,9 @@ class BuiltinOrder(BaseModel):
 
     builtin: Literal["digits", "mnist", "cifar10"]
     name: Name | None = None
+    transforms: Annotated[list[dict[str, Any]], MaxLen(8)] = Field(default_factory=list)
+    mean: Annotated[list[float], MaxLen(16)] | None = None
+    std: Annotated[list[float], MaxLen(16)] | None = None
 
 
 class Page(BaseModel, Generic[Item]):
@@ -123,7 +130,7 @@ class ModelOut(BaseModel):
     id: str
     name: str
     architecture: str
-    parameters: int
+    parameters: int | None
     sha256: str
     size_bytes: int
     created_at: datetime

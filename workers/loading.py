@@ -11,7 +11,10 @@ from torch import nn
 from compress.architectures import describe, from_weights, infer_arguments
 from compress.errors import CompressError
 from search.config import SearchConfig
-from search.data import Arrays, builtin, read_arrays
+from search.data.arrays import Arrays
+from search.data.builtin import builtin
+from search.data.declaration import Declaration
+from search.data.files import read_arrays
 from search.errors import DataError
 from service.store import datasets, jobs, models
 from service.store.blobs import Blobs
@@ -72,11 +75,11 @@ def _model(row: ModelRow, blobs: Blobs) -> nn.Module:
 
 def _arrays(row: DatasetRow, blobs: Blobs, data_root: Path) -> Arrays:
     if row.builtin is not None:
-        return builtin(row.builtin, data_root)
+        return builtin(row.builtin, data_root, Declaration.read(row.description))
     assert row.sha256 is not None
     path = _blob(blobs, row.sha256, f"the arrays of {row.id}")
     try:
-        return read_arrays(path, row.description)
+        return read_arrays(path, Declaration.read(row.description))
     except DataError as error:
         raise JobError("bad_dataset", _said(error, path, row.name), retryable=False) from error
 

@@ -7,22 +7,23 @@ The network is that of Song et al. 2021: 5x5 convolutions 3 -> 64 -> 64 on 24x24
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from examples.augmentation import center_crop, crop_and_flip
 from examples.training import main
-from search.data import builtin
+from search.data.builtin import builtin
 from service.settings import Settings
 
 SIDE = 24  # of the crops
 
 if __name__ == "__main__":
     cifar = builtin("cifar10", Settings.from_environment().data_root)
-    assert cifar.train_images is not None
     assert cifar.train_labels is not None
     assert cifar.labels is not None
     main(
         "song_cifar",
-        (cifar.train_images / 255, cifar.train_labels),
-        (center_crop(cifar.images, SIDE) / 255, cifar.labels),
+        (cifar.batch(torch.arange(cifar.train_count), train=True), cifar.train_labels),
+        (center_crop(cifar.batch(torch.arange(len(cifar))), SIDE), cifar.labels),
         Path(__file__).parent,
         epochs=18,
         batch=100,

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 
-from search.data import Arrays, builtin
+from search.data.arrays import Arrays
+from search.data.builtin import builtin
 from search.errors import DataError
 from search.splits import make_splits
 
@@ -24,21 +26,20 @@ class Files:
 def write(name: str, data_root: Path, folder: Path) -> Files:
     """Write both files of a built-in set into `folder`."""
     arrays = _builtin(name, data_root)
-    labels, train_images, train_labels = arrays.labels, arrays.train_images, arrays.train_labels
+    labels, train, train_labels = arrays.labels, arrays.train_inputs, arrays.train_labels
     assert labels is not None
-    assert train_images is not None
+    assert train is not None
     assert train_labels is not None
     files = Files(folder / f"{name}.npz", folder / "confirmation.safetensors")
     np.savez(
         files.upload,
-        images=arrays.images.numpy(),
+        images=arrays.inputs["images"][torch.arange(len(arrays))].numpy(),
         labels=labels.numpy(),
-        train_images=train_images.numpy(),
+        train_images=train["images"][torch.arange(arrays.train_count)].numpy(),
         train_labels=train_labels.numpy(),
     )
     chosen = make_splits(arrays, needs_labels=True).confirmation
-    inputs = arrays.inputs(arrays.images[chosen])
-    save_file({"images": inputs, "labels": labels[chosen]}, files.confirmation)
+    save_file({"images": arrays.batch(chosen), "labels": labels[chosen]}, files.confirmation)
     return files
 
 

@@ -6,20 +6,21 @@ The network is that of Song et al. 2021: 5x5 convolutions 1 -> 32 -> 64, then 51
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from examples.augmentation import jitter
 from examples.training import main
-from search.data import builtin
+from search.data.builtin import builtin
 from service.settings import Settings
 
 if __name__ == "__main__":
     mnist = builtin("mnist", Settings.from_environment().data_root)
-    assert mnist.train_images is not None
     assert mnist.train_labels is not None
     assert mnist.labels is not None
     main(
         "song_mnist",
-        (mnist.train_images / 255, mnist.train_labels),
-        (mnist.images / 255, mnist.labels),
+        (mnist.batch(torch.arange(mnist.train_count), train=True), mnist.train_labels),
+        (mnist.batch(torch.arange(len(mnist))), mnist.labels),
         Path(__file__).parent,
         epochs=8,
         batch=100,

@@ -1,5 +1,6 @@
-"""`ranksearch compress`: upload, submit, follow, download."""
+"""`ranksearch compress`: upload, submit, follow, download; a network of one's own stays here."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -14,10 +15,14 @@ from search.config import (
     UniformConfig,
     VbmfConfig,
 )
+from search.data.declaration import Declaration
+from search.data.transforms import as_document
+from search.errors import DataError
 from service.client import Client
 from service.commands.budget import read_budget
-from service.commands.connection import Json, Token, Url, connect
+from service.commands.connection import Json, Token, Url, connect, read_settings
 from service.commands.jobs import finish
+from service.commands.local import run_module
 from service.schemas import BuiltinOrder, DatasetOut, JobOrder
 
 StrategyName = Literal["estimation", "genetic", "uniform", "vbmf"]
@@ -31,15 +36,38 @@ BUILTINS: Final = get_args(BuiltinOrder.model_fields["builtin"].annotation)
 
 
 def compress(
-    model: Annotated[str, typer.Argument(help="Architecture: of torchvision, or an example.")],
-    *,
-    weights: Annotated[
-        Path, typer.Option(help="Its trained weights: safetensors.", exists=True, dir_okay=False)
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Architecture: of torchvision, timm/NAME, or an example. PACKAGE:FACTORY is your "
+            "own network: it is compressed on this machine, without the service."
+        ),
     ],
+    *,
     data: Annotated[
-        str, typer.Option(help=f"An .npz or .safetensors file, or one of {', '.join(BUILTINS)}.")
+        str,
+        typer.Option(
+            help="A file of arrays (npz, npy, safetensors) or of pictures (zip, tar), or one of "
+            f"{', '.join(BUILTINS)}; for your own network PACKAGE:FUNCTION too."
+        ),
     ],
     max_loss: Annotated[str, typer.Option(help="What may be lost: 0.5pp or 1%rel.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its trained weights: safetensors, or a state dict of torch.save.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    inputs: Annotated[str, typer.Option(help="Arrays that the network takes.")] = "images",
+    transforms: Annotated[
+        str, typer.Option(help='Of images: [{"resize": 256}, {"center_crop": 224}].')
+    ] = "[]",
+    mean: Annotated[
+        str | None, typer.Option(help="Of images, a number a channel: 0.5,0.5.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     metric: Annotated[Metric, typer.Option(help="What is lost.")] = "top1",
     confidence: Annotated[str, typer.Option(help="Of the promise; none: point estimate.")] = "0.95",
     strategy: Annotated[StrategyName, typer.Option(help="How ranks are searched.")] = "estimation",
@@ -59,11 +87,36 @@ def compress(
 ) -> None:
     """Make a trained network faster within a loss budget."""
     budget = read_budget(max_loss, metric, confidence)
+    declaration = _declaration(inputs, transforms, mean, std)
+    if ":" in model:
+        options: dict[str, object] = {
+            "--weights": weights,
+            "--data": data,
+            "--inputs": inputs,
+            "--transforms": transforms,
+            "--mean": mean,
+            "--std": std,
+            "--max-loss": budget.max_loss,
+            "--unit": budget.unit,
+            "--metric": metric,
+            "--confidence": confidence,
+            "--strategy": strategy,
+            "--device": device,
+            "--batch": batch,
+            "--threads": threads,
+            "--data-root": read_settings(os.environ).data_root,
+            "--out": out,
+        }
+        # One word each, so that a value may begin with a dash.
+        given = [f"{option}={value}" for option, value in options.items() if value is not None]
+        run_module("search.local", model, *given, as_json=as_json)
+    if weights is None:
+        raise typer.BadParameter(f"{model} came without --weights, its trained weights")
     with connect(url, token) as client:
         uploaded = client.upload_model(weights, architecture=model)
         order = JobOrder(
             model=uploaded.id,
-            dataset=_dataset(client, data).id,
+            dataset=_dataset(client, data, declaration).id,
             budget=budget,
             objective=Objective(device=device, batch=batch, threads=threads),
             search=STRATEGIES[strategy](),
@@ -75,12 +128,23 @@ def compress(
         typer.echo(job.model_dump_json() if as_json else job.id)
 
 
-def _dataset(client: Client, data: str) -> DatasetOut:
+def _declaration(inputs: str, transforms: str, mean: str | None, std: str | None) -> Declaration:
+    try:
+        return Declaration.parsed(inputs=inputs, transforms=transforms, mean=mean, std=std)
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _dataset(client: Client, data: str, declaration: Declaration) -> DatasetOut:
     """The file of that name if there is one, else the set that the service knows by it."""
+    transforms = as_document(declaration.transforms)
+    mean, std = declaration.mean, declaration.std
     if Path(data).is_file():
-        return client.upload_dataset(Path(data))
+        return client.upload_dataset(
+            Path(data), inputs=declaration.inputs, transforms=transforms, mean=mean, std=std
+        )
     if data in BUILTINS:
-        return client.builtin_dataset(data)
+        return client.builtin_dataset(data, transforms=transforms, mean=mean, std=std)
     raise typer.BadParameter(
         f"--data {data} came, which is no file and none of {', '.join(BUILTINS)}"
     )

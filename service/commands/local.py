@@ -5,7 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -25,7 +25,7 @@ def inspect(
 ) -> None:
     """Name every layer: methods that apply, or why none."""
     given = [] if weights is None else ["--weights", str(weights)]
-    _run("search.inspection", model, *given, as_json=as_json)
+    run_module("search.inspection", model, *given, as_json=as_json)
 
 
 def verify(
@@ -33,10 +33,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a result, and its speed on this machine."""
-    _run("search.verification", str(result), as_json=as_json)
+    run_module("search.verification", str(result), as_json=as_json)
 
 
-def _run(module: str, *arguments: str, as_json: bool) -> None:
+def run_module(module: str, *arguments: str, as_json: bool) -> NoReturn:
     """Run a module of ours with torch; its output and exit code are the command's."""
     if find_spec("torch") is None:
         typer.echo("this command needs torch: pip install 'ranksearch[worker]'", err=True)

@@ -1,4 +1,4 @@
-"""Data to measure the loss on: arrays in a file, or a set that the service brings along."""
+"""Data to measure the loss on: arrays, pictures, or a set that the service brings along."""
 
 import json
 from copy import deepcopy
@@ -8,12 +8,15 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from search.data.declaration import Declaration
+from search.data.transforms import read_transforms
 from service.bodies import MAX_JSON_BYTES
-from service.dataset_intake import BUILTINS, describe
+from service.dataset_intake import describe, describe_builtin
 from service.deps import ReadDep, SettingsDep, WriteDep
 from service.erasure import erase_later
 from service.pages import page
 from service.problems import ProblemError
+from service.refusals import refusals
 from service.schemas import BuiltinOrder, DatasetOut, DatasetQuery, Id, Page, PageQuery
 from service.store import clock, datasets
 from service.store.blobs import BlobWriter
@@ -44,15 +47,16 @@ def read_order(
     """
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
         order = _read_builtin(file)
+        with refusals():
+            declaration = Declaration.read(order.model_dump())
         return {
             "name": order.name or query.name or order.builtin,
             "builtin": order.builtin,
             "sha256": None,
             "size_bytes": 0,
-            "description": BUILTINS[order.builtin],
+            "description": describe_builtin(order.builtin, declaration),
         }
-    mean, std = _numbers("mean", query.mean), _numbers("std", query.std)
-    description = describe(file.path, settings.max_upload_bytes, mean, std)
+    description = describe(file.path, settings.max_upload_bytes, _declaration(query))
     return {
         "name": query.name or file.sha256[:12],
         "builtin": None,
@@ -119,12 +123,39 @@ def _read_builtin(file: BlobWriter) -> BuiltinOrder:
         raise ProblemError("invalid-request", f"the body is no JSON: {error}") from error
 
 
-def _numbers(name: str, text: str | None) -> list[float] | None:
+def _declaration(query: DatasetQuery) -> Declaration:
+    """What the parameters say of the arrays.
+
+    Raises:
+        ProblemError: invalid-request for what cannot be read, invalid-dataset for what cannot be
+            meant.
+    """
+    with refusals():
+        return Declaration(
+            inputs=tuple(query.inputs.split(",")),
+            transforms=read_transforms(_json("transforms", query.transforms)),
+            mean=_numbers("mean", query.mean),
+            std=_numbers("std", query.std),
+        )
+
+
+def _json(name: str, text: str) -> Any:
     try:
-        return [float(part) for part in text.split(",")] if text is not None else None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(name, text, "JSON was wanted", error) from error
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text is not None else None
     except ValueError as error:
-        raise ProblemError(
-            "invalid-request",
-            f"{name}={text} came, numbers with commas between were wanted",
-            errors=[{"parameter": name, "in": "query", "detail": str(error)}],
-        ) from error
+        raise _unreadable(name, text, "numbers with commas between were wanted", error) from error
+
+
+def _unreadable(name: str, text: str | None, wanted: str, error: Exception) -> ProblemError:
+    return ProblemError(
+        "invalid-request",
+        f"{name}={text} came, {wanted}",
+        errors=[{"parameter": name, "in": "query", "detail": str(error)}],
+    )

@@ -9,9 +9,11 @@ from fastapi import APIRouter
 
 from compress.catalog import ARCHITECTURES, METHODS
 from search.config import Metric, StrategyConfig, Unit
+from search.data.declaration import Declaration
 from service import safetensors_file
+from service.array_intake import MAX_CLASSES, MIN_SAMPLES
 from service.bodies import MAX_JSON_BYTES
-from service.dataset_intake import BUILTINS, MAX_CLASSES, MIN_SAMPLES
+from service.dataset_intake import BUILTINS, describe_builtin
 from service.deps import BlobsDep, ReadDep, SettingsDep
 from service.problems import KINDS, TYPE, ProblemError
 from service.schemas import CapabilitiesOut
@@ -49,7 +51,7 @@ def read_capabilities(settings: SettingsDep) -> CapabilitiesOut:
         strategies=[config().strategy for config in get_args(StrategyConfig)],
         metrics=list(get_args(Metric)),
         units=list(get_args(Unit)),
-        datasets=BUILTINS,
+        datasets={name: describe_builtin(name, Declaration()) for name in BUILTINS},
         limits={
             "upload_bytes": settings.max_upload_bytes,
             "json_bytes": MAX_JSON_BYTES,

@@ -1,4 +1,4 @@
-"""Trained networks: an architecture's name and its weights as a safetensors file."""
+"""Trained networks: an architecture's name and the file of its weights."""
 
 from difflib import get_close_matches
 from typing import Annotated
@@ -26,14 +26,23 @@ def known_architecture(query: Annotated[ModelQuery, Query()]) -> ModelQuery:
         ProblemError: unsupported-architecture.
     """
     if query.architecture not in ARCHITECTURES:
+        if ":" in query.architecture:
+            hint = (
+                "code of your own runs on your machine alone: ranksearch compress PACKAGE:FACTORY"
+            )
+            raise _unsupported(query.architecture, hint)
         close = get_close_matches(query.architecture, ARCHITECTURES, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "/v1/capabilities lists them"
-        raise ProblemError(
-            "unsupported-architecture",
-            f"architecture {query.architecture!r} came, a name of the list was wanted: {hint}",
-            errors=[{"parameter": "architecture", "in": "query", "detail": hint}],
-        )
+        raise _unsupported(query.architecture, hint)
     return query
+
+
+def _unsupported(architecture: str, hint: str) -> ProblemError:
+    return ProblemError(
+        "unsupported-architecture",
+        f"architecture {architecture!r} came, a name of the list was wanted: {hint}",
+        errors=[{"parameter": "architecture", "in": "query", "detail": hint}],
+    )
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=RAW_BODY)

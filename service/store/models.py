@@ -19,7 +19,7 @@ def add(
     architecture: str,
     sha256: str,
     size_bytes: int,
-    parameters: int,
+    parameters: int | None,
 ) -> ModelRow:
     """Store a network, or return the one that has this architecture and these weights already."""
     same = select(ModelRow).filter_by(architecture=architecture, sha256=sha256)

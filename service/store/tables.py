@@ -96,7 +96,8 @@ class ModelRow(Base):
     architecture: Mapped[str] = mapped_column(String(100))
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    parameters: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    """None where only a pickle says, which nobody has opened yet."""
     created_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("architecture", "sha256"), Index(None, "created_at"))

@@ -70,7 +70,8 @@ def test_the_commands_work_as_they_stand(tmp_path):
 def test_the_ten_lines_of_python_are_a_program():
     (program,) = PYTHON
     imports = [line for line in program.splitlines() if line.startswith("from ")]
-    script = "\n".join([*imports, f"compile({program!r}, 'README.md', 'exec')"])
+    ours = [line for line in imports if not line.startswith("from mynetwork ")]
+    script = "\n".join([*ours, f"compile({program!r}, 'README.md', 'exec')"])
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,6 +42,9 @@ def test_an_unknown_name_lists_those_that_are_close():
         ("regnet_y_400mf", {"num_classes": 3}),
         ("vit_b_32", {"num_classes": 3}),
         ("convnext_tiny", {"num_classes": 1000}),
+        ("timm/resnet18", {"num_classes": 3, "in_chans": 1}),
+        ("timm/tresnet_m", {"num_classes": 3, "in_chans": 4}),
+        ("timm/deit_tiny_distilled_patch16_224", {"num_classes": 3}),
     ],
     ids=str,
 )
@@ -153,3 +158,44 @@ def test_a_malformed_file_is_an_error_of_its_own(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"not a safetensors file")
     with pytest.raises(WeightsError, match="a header of"):
         from_weights("alexnet", tmp_path / "w.safetensors")
+
+
+def test_every_tensor_that_does_not_fit_is_in_the_error(shuffled, tmp_path):
+    state = {key: tensor for key, tensor in shuffled.state_dict().items() if "conv1" not in key}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        from_weights("shufflenet_v2_x0_5", tmp_path / "w.safetensors")
+    missing = {key for key in shuffled.state_dict() if "conv1" in key}
+    assert {line.partition(" ")[0] for line in caught.value.differences} == missing
+
+
+def test_buffers_that_no_state_dict_holds_have_their_values(tmp_path):
+    """LeViT of timm counts relative positions in a buffer of its own."""
+    name, arguments = "timm/levit_128s", {"num_classes": 3}
+    network = build(name, arguments)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    found = from_weights(name, tmp_path / "w.safetensors")
+    assert not any(buffer.is_meta for buffer in found.buffers())
+    x = torch.randn(1, 3, 224, 224)
+    assert torch.equal(found(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"registry": "timm", "name": "hf-hub:someone/something", "arguments": {}},
+        {"registry": "timm", "name": "local-dir:/tmp", "arguments": {}},
+        {"registry": "timm", "name": "resnet18.a1_in1k", "arguments": {}},
+        {"registry": "timm", "name": "resnet18", "arguments": {"checkpoint_path": "/tmp/x.pth"}},
+    ],
+    ids=str,
+)
+def test_nothing_but_a_listed_network_is_asked_of_timm(architecture):
+    with pytest.raises(ValueError, match="timm has no network"):
+        build_dense(architecture)
+
+
+def test_a_registry_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ArchitectureError, match=r"timm/resnet18 needs timm"):
+        build("timm/resnet18")

@@ -8,7 +8,7 @@ from torch import nn
 from compress.load import build_sequential
 from compress.plan import Plan
 from search.config import Objective, SearchConfig
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.measurement import Race, Ratio, Timing
 from search.samples import Samples
 
@@ -33,7 +33,7 @@ class Lookup(nn.Module):
 def numbered(count, labels=None):
     """Images that hold their own number."""
     images = torch.arange(count, dtype=torch.float32).reshape(-1, 1, 1, 1)
-    return Arrays(images=images, labels=labels)
+    return Arrays.of_images(images, labels)
 
 
 def right_and_wrong(labels, wrong, classes=4):
@@ -46,8 +46,7 @@ def right_and_wrong(labels, wrong, classes=4):
 
 def samples(labels, dense):
     """All images as one split."""
-    arrays = numbered(len(labels), labels)
-    return Samples(arrays, arrays.images, arrays.labels, dense, CPU)
+    return Samples(numbered(len(labels), labels), torch.arange(len(labels)), dense, CPU)
 
 
 class WrittenSubject:

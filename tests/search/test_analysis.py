@@ -15,7 +15,7 @@ from search import analysis
 from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import Budget, ConfigError, Limits, Objective, SearchConfig
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.factors import Factors
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -33,7 +33,7 @@ def no_timing(monkeypatch):
 
 def prepared(model, config=CONFIG):
     images = torch.randn(200, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return Subject.prepare(model, Arrays(images=images), config, {})
+    return Subject.prepare(model, Arrays.of_images(images), config, {})
 
 
 def quiet(fraction, sentence):

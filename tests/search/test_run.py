@@ -23,7 +23,7 @@ from search.config import (
     VbmfConfig,
 )
 from search.confirmation import confirm
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.evaluation import Evaluator, plan_key
 from search.report import markdown
 from search.run import Cancelled, evidence, export, run_search, search_ranks
@@ -57,7 +57,7 @@ def order(strategy=None, budget=BUDGET, limits=None, **more):
 def images():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(300, 3, 8, 8, generator=generator)
-    return Arrays(images=x, train_images=torch.randn(80, 3, 8, 8, generator=generator))
+    return Arrays.of_images(x, train_images=torch.randn(80, 3, 8, 8, generator=generator))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.errors import DataError
 from search.splits import make_splits
 
@@ -14,7 +14,7 @@ def arrays(count, training=0, labels=None):
     if labels is None:
         labels = torch.arange(count) % 2
     train = torch.zeros(training, 1, 2, 2).byte() if training else None
-    return Arrays(images=torch.zeros(count, 1, 2, 2).byte(), labels=labels, train_images=train)
+    return Arrays.of_images(torch.zeros(count, 1, 2, 2).byte(), labels=labels, train_images=train)
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,8 +57,8 @@ def test_sorted_classes_end_up_in_all_splits():
         assert labels[part].unique().tolist() == list(range(10))
 
 
-def test_too_few_images_for_three_splits_are_refused():
-    with pytest.raises(DataError, match=r"2 images came.*calibration split would be empty"):
+def test_too_few_samples_for_three_splits_are_refused():
+    with pytest.raises(DataError, match=r"2 samples came.*calibration split would be empty"):
         make_splits(arrays(2), needs_labels=True)
 
 
@@ -70,7 +70,7 @@ def test_a_single_class_is_refused_where_labels_count():
 
 
 def test_missing_labels_are_refused_only_where_they_are_needed():
-    data = Arrays(images=torch.zeros(100, 1, 2, 2).byte())
+    data = Arrays.of_images(torch.zeros(100, 1, 2, 2).byte())
     with pytest.raises(DataError, match="agreement or mse"):
         make_splits(data, needs_labels=True)
     assert len(make_splits(data, needs_labels=False).search) == 32

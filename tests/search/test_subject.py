@@ -12,7 +12,7 @@ from compress.plan import Choice, Plan
 from compress.surgery import is_factorized
 from search import subject as subject_module
 from search.config import Budget, Limits, Objective, SearchConfig
-from search.data import Arrays
+from search.data.arrays import Arrays
 from search.errors import DataError
 from search.subject import DeviceError, Subject, find_device
 from tests.search.subjects import small, told_race
@@ -35,7 +35,7 @@ def model():
 def arrays(count=120, channels=3, classes=5, training=0):
     images = torch.randint(0, 256, (count, channels, 8, 8)).byte()
     train = torch.randint(0, 256, (training, channels, 8, 8)).byte() if training else None
-    return Arrays(images=images, labels=torch.arange(count) % classes, train_images=train)
+    return Arrays.of_images(images, labels=torch.arange(count) % classes, train_images=train)
 
 
 def prepared(network, data, budget=AGREEMENT, **objective):
@@ -79,7 +79,7 @@ def test_calibration_comes_from_the_training_images_where_there_are_some(model):
     subject = prepared(model, data)
     images = torch.cat(subject.calibration)
     assert len(images) == 512
-    known = {row.numpy().tobytes() for row in data.inputs(data.train_images)}
+    known = {row.numpy().tobytes() for row in data.batch(torch.arange(600), train=True)}
     assert all(row.numpy().tobytes() in known for row in images)
 
 

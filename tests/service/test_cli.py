@@ -5,11 +5,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import get_args
 
+import numpy as np
 import pytest
+import typer
 from fastapi import FastAPI
 
+from search import local
 from search.config import StrategyConfig
 from service import cli
+from service.commands import compress as compress_module
 from service.commands import connection, watching
 from service.commands.compress import STRATEGIES
 from service.settings import Settings
@@ -311,3 +315,44 @@ def test_a_variable_that_is_no_setting_is_a_usage_error(url, run, monkeypatch):
     code, _, err = run("jobs", "list")
     assert code == 2
     assert "RANKSEARCH_TOKKEN" in err
+
+
+def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
+    """Without a service: what the command hands to the process that may import torch."""
+    asked = []
+
+    def run_module(module, *arguments, as_json):
+        asked.append((module, arguments, as_json))
+        raise typer.Exit(3)
+
+    monkeypatch.setattr(compress_module, "run_module", run_module)
+    options = ["--data", "mine:data", "--max-loss", "1%rel", "--mean", "-0.5,0.5", "--batch", "8"]
+    assert run("compress", "mine:make", *options, "--confidence", "none")[0] == 3
+    ((module, arguments, as_json),) = asked
+    assert (module, as_json) == ("search.local", False)
+    read = local._parser().parse_args(arguments)
+    assert (read.model, read.data, read.weights) == ("mine:make", "mine:data", None)
+    assert (read.max_loss, read.unit, read.confidence) == (1.0, "relative_percent", "none")
+    assert (read.mean, read.batch, read.strategy) == ("-0.5,0.5", 8, "estimation")
+
+
+def test_a_network_by_name_needs_its_weights(run):
+    code, _, err = run("compress", "resnet18", "--data", "digits", "--max-loss", "1pp")
+    assert (code, "--weights" in err) == (2, True)
+
+
+def test_transforms_and_inputs_arrive_as_they_were_given(url, run, order, tmp_path):
+    transforms = ["--transforms", '[{"center_crop": 4}]', "--mean", "0.5", "--std", "0.25"]
+    job = json.loads(run("compress", *order, *transforms, "--no-wait", "--json")[1])
+    with connection.connect(url, TOKEN) as client:
+        path = job["links"]["dataset"]
+        description = client._send("GET", path).json()["description"]
+    assert description["transforms"] == [{"center_crop": [4, 4]}]
+    assert (description["mean"], description["std"]) == ([0.5], [0.25])
+    tokens = tmp_path / "tokens.npz"
+    np.savez(tokens, tokens=np.zeros((20, 7), "i8"), mask=np.ones((20, 7), "?"))
+    order[order.index("--data") + 1] = str(tokens)
+    found = run("compress", *order, "--inputs", "tokens,mask", "--metric", "mse", "--no-wait")
+    assert found[0] == 0, found
+    code, _, err = run("compress", *order, "--inputs", "labels", "--no-wait")
+    assert (code, "'labels'" in err) == (2, True)

@@ -12,6 +12,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.data.declaration import Declaration
 from service import npz as npz_module
 from service.dataset_intake import describe
 from service.problems import ProblemError
@@ -55,10 +56,10 @@ def test_an_archive_is_described(client):
     assert (dataset["name"], dataset["builtin"]) == ("mine", None)
     assert dataset["description"] == {
         "form": "npz",
+        "inputs": [{"name": "images", "shape": [3, 4, 5], "dtype": "uint8"}],
         "counts": {"images": 25, "train_images": 30},
-        "shape": [3, 4, 5],
-        "dtype": "uint8",
         "classes": 3,
+        "transforms": [],
         "mean": [0.5, 0.4, 0.3],
         "std": [1.0, 2.0, 3.0],
         "has_labels": True,
@@ -78,13 +79,13 @@ def test_every_form_and_type_is_taken(client, write, dtype):
     answer = offer(client, write({"images": images}))
     assert answer.status_code == 201, answer.text
     description = answer.json()["description"]
-    assert description["dtype"] == np.dtype(dtype).name
+    assert description["inputs"][0]["dtype"] == np.dtype(dtype).name
     assert (description["classes"], description["has_labels"]) == (None, False)
 
 
 def test_images_without_channels_have_one(client):
     description = offer(client, npz_of(images=np.zeros((20, 6, 7), "u1"))).json()["description"]
-    assert description["shape"] == [1, 6, 7]
+    assert description["inputs"][0]["shape"] == [1, 6, 7]
 
 
 @pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
@@ -173,7 +174,6 @@ UNSAFE = {
     "what torch.save writes": zipped({"archive/data.pkl": pickle.dumps(Trap()), "a/version": b"3"}),
     "an entry that is no array": zipped({"images.npy": npy(arrays()["images"]), "run.py": b"1"}),
     "a pickle": pickle.dumps(Trap()),
-    "an npy": npy(arrays()["images"]),
     "text": b"images,labels\n1,2\n",
 }
 
@@ -270,7 +270,7 @@ def test_a_bomb_that_lies_about_its_size_ends_where_it_said(tmp_path):
     path = tmp_path / "bomb"
     path.write_bytes(lie)
     with pytest.raises(ProblemError) as caught:
-        describe(path, 1 << 20, None, None)
+        describe(path, 1 << 20, Declaration())
     assert caught.value.code == "malformed-file"
 
 
@@ -385,7 +385,7 @@ SMALL = npz(arrays(10), compressed=True)
 def test_a_changed_byte_is_refused_or_harmless(file, where, byte):
     file.write_bytes(SMALL[:where] + bytes([byte]) + SMALL[where + 1 :])
     try:
-        description = describe(file, 1 << 20, None, None)
+        description = describe(file, 1 << 20, Declaration())
     except ProblemError:
         return
     assert description["counts"] == {"images": 10}
@@ -395,9 +395,9 @@ def test_a_changed_byte_is_refused_or_harmless(file, where, byte):
 def test_the_description_is_what_numpy_says(file, channels, count, classes):
     entries = arrays(count, channels, labels=np.arange(count) % classes * 11)
     file.write_bytes(npz(entries))
-    description = describe(file, 1 << 20, None, None)
+    description = describe(file, 1 << 20, Declaration())
     assert description["counts"]["images"] == len(entries["images"])
-    assert tuple(description["shape"]) == entries["images"].shape[1:]
+    assert tuple(description["inputs"][0]["shape"]) == entries["images"].shape[1:]
     assert description["classes"] == len(np.unique(entries["labels"]))
 
 
@@ -409,4 +409,4 @@ def test_values_in_every_chunk_are_looked_at(tmp_path, monkeypatch):
         path = tmp_path / "file"
         path.write_bytes(npz({"images": images}))
         with pytest.raises(ProblemError, match="NaN"):
-            describe(path, 1 << 20, None, None)
+            describe(path, 1 << 20, Declaration())

@@ -1,10 +1,14 @@
 """Uploading, listing and erasing networks."""
 
+import argparse
 import hashlib
+import io
 import os
 import time
 
 import numpy as np
+import pytest
+import torch
 
 from tests.service.files import weights
 
@@ -70,6 +74,39 @@ def test_an_unknown_parameter_of_the_query_is_refused(client, traces):
     answer = upload(client, weights(), nmae="tiny")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == "nmae"
+    assert traces() == set()
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def test_a_state_dict_of_torch_is_stored_unopened(client):
+    answer = upload(client, saved({"conv1.weight": torch.ones(4, 1, 3, 3)}))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["parameters"] is None
+
+
+def test_a_checkpoint_that_names_what_lies_outside_torch_is_refused(client, traces):
+    problem = upload(client, saved({"args": argparse.Namespace(lr=0.1)})).json()
+    assert problem["code"] == "unsafe-file"
+    assert "argparse.Namespace" in problem["detail"]
+    assert traces() == set()
+
+
+def test_an_architecture_of_timm_is_known(client):
+    assert upload(client, weights(), architecture="timm/resnet18").status_code == 201
+    problem = upload(client, weights(), architecture="timm/resnet81").json()
+    assert "timm/resnet18" in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "timm/hf-hub:a", "timm/local-dir:/x", "mine:make"])
+def test_a_name_that_leads_elsewhere_is_refused(client, traces, name):
+    problem = upload(client, weights(), architecture=name).json()
+    assert problem["code"] == "unsupported-architecture"
+    assert "your machine alone" in problem["detail"]
     assert traces() == set()
 
 
