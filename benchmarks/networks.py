@@ -58,8 +58,10 @@ def trained_networks(data_root: Path) -> Iterator[Trained]:
         network = build_sequential(EXAMPLES[name])
         network.load_state_dict(load_file(weights))
         network.eval().requires_grad_(False)
-        first = torch.arange(IMAGES)
-        training, held_out = (arrays.batch(first, train=train) for train in (True, False))
+        training, held_out = (
+            arrays.batch(torch.arange(min(IMAGES, count)), train=train)
+            for count, train in ((arrays.train_count, True), (len(arrays), False))
+        )
         layers = {layer.name: layer.shape for layer in inspect(network) if layer.shape is not None}
         yield Trained(name, network, layers, training, held_out)
 
