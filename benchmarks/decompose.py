@@ -85,6 +85,7 @@ def main() -> None:
         _all_ranks_row(kernel, method, aware=aware)
         for kernel in kernels
         for method in METHODS.values()
+        if method.obstacle(kernel.shape) is None and not method.folds
         for aware in (False, True)
         if (kernel.metric is not None or not aware)
         and (kernel.weight.shape[0] < 512 or not method.name.startswith("cp"))
