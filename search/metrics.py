@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from compress.calibration import Trace, mode_moments, moments
@@ -149,7 +148,12 @@ class Metrics:
 
 
 def _parts(batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (part for batch in batches for part in torch.split(batch, BACKWARD_IMAGES))
+    """Few samples at a time; by slices, since a batch may be one of several inputs."""
+    return (
+        batch[first : first + BACKWARD_IMAGES]
+        for batch in batches
+        for first in range(0, len(batch), BACKWARD_IMAGES)
+    )
 
 
 def _layer_metrics(
