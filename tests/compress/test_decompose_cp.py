@@ -314,3 +314,14 @@ def test_a_rank_outside_its_bounds_is_refused(rank):
 def test_a_weight_that_is_not_finite_is_refused():
     with pytest.raises(WeightsError, match="NaN or infinite"):
         Cp(torch.full((2, 2, 3, 3), float("nan")))
+
+
+def test_an_extrapolation_that_leads_farther_off_is_not_kept(monkeypatch):
+    kernel = torch.randn(12, 10, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(als, "FURTHER", 1e3)
+    errors = []
+    for sweeps in (1, 2, 3, 7):
+        monkeypatch.setattr(als, "SWEEPS", sweeps)
+        errors.append(als.Als(kernel).fit(8).error)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.999 * errors[0]
