@@ -70,7 +70,13 @@ Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in orde
 
 
 class FactorizedLayer(nn.Sequential):
-    """Plain layers in a row that stand in place of one dense layer."""
+    """Plain layers in a row that stand in place of one dense layer.
+
+    Known by its mark, not by its class: each result brings a file like this one, with a class of
+    its own.
+    """
+
+    stands_in = True
 
 
 def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> nn.Module:

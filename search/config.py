@@ -14,10 +14,12 @@ from compress.catalog import DEFAULT_METHODS, METHODS
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
+Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
 Method = Literal["svd", "spatial_svd", "tucker2", "cp3", "cp4", "tensor_train", "block_term"]
 
 # Metrics of which a share of the samples is right; the others are averages of a real number.
 COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")
+GRAPH_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")  # networks as ONNX graphs
 UNLABELLED: tuple[Metric, ...] = ("agreement", "mse")
 
 
@@ -72,10 +74,18 @@ class Objective:
 
     minimise: Literal["latency"] = "latency"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    runtime: Literal["eager"] = "eager"
+    runtime: Runtime = "eager"
+    """What the speed-up is to hold for: torch as it is, torch.compile, or another library."""
     batch: Annotated[int, Ge(1), Le(4096)] = 1
     threads: Annotated[int, Ge(1), Le(64)] = 1
     dtype: Literal["float32"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and self.runtime in GRAPH_RUNTIMES:
+            raise ConfigError(
+                f"runtime {self.runtime} came with device cuda; it is measured on the CPU alone: "
+                "choose device cpu, or runtime eager or compile"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

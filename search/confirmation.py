@@ -112,7 +112,7 @@ def confirm(
     timed = race(
         {"dense": subject.dense} | {str(i): entry.model for i, entry in enumerate(racing)},
         subject.example,
-        threads=config.objective.threads,
+        runtime=subject.runtime,
         seconds=RACE_SECONDS,
         layouts={"dense": subject.baseline.layout},
     )

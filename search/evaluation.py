@@ -101,7 +101,7 @@ class Evaluator:
         timed = race(
             {"dense": subject.dense, "candidate": model},
             subject.example,
-            threads=subject.config.objective.threads,
+            runtime=subject.runtime,
             seconds=RACE_SECONDS,
             layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
         )

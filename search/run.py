@@ -166,7 +166,7 @@ def evidence(
         "budget": asdict(budget),
         "search": asdict(config.search),
         "objective": asdict(config.objective) | {"device": subject.device.type},
-        "circumstances": circumstances(subject.device, config.objective.threads),
+        "circumstances": circumstances(subject.device, subject.runtime),
         "splits": {
             "calibration": sum(map(len, subject.calibration)),
             "search": len(subject.search),

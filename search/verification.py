@@ -27,7 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search.config import Objective
+from search.errors import DeviceError
 from search.measurement import Ratio, Timing, race
+from search.runtimes.eager import Eager
+from search.runtimes.registry import runtime_of
+from search.runtimes.runtime import Runtime
 
 # Largest difference to model.pt2 as a share of the largest output: float32 round-off.
 PARITY = 1e-4
@@ -55,6 +60,8 @@ class Speed:
     ratio_as_it_comes: Ratio
     """The same before anything was asked of the C library's allocator."""
     device: str
+    runtime: str
+    """That of the job; eager where it is not installed here."""
     batch: int
     threads: int
 
@@ -177,11 +184,11 @@ def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
 
 
 def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
-    """Timed at the batch size, threads and kind of device that the job was about."""
+    """Timed at the batch size, threads, runtime and kind of device that the job was about."""
     # A cancelled job's result carries no objective: what it found was never confirmed.
-    unknown = {"batch": 1, "threads": 1, "device": "cpu"}
+    unknown = {"batch": 1, "threads": 1, "device": "cpu", "runtime": "eager"}
     objective = unknown | manifest["evidence"].get("objective", {})
-    batch, threads = objective["batch"], objective["threads"]
+    batch, runtime = objective["batch"], _runtime(objective)
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
     dense: nn.Module = loader.build_dense(manifest["architecture"])
     # The allocator as it comes goes first: once it keeps memory there is no way back.
@@ -189,7 +196,7 @@ def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> 
         race(
             {"dense": dense.eval().to(device), "result": network.to(device)},
             _inputs(manifest, batch).to(device),
-            threads=threads,
+            runtime=runtime,
             seconds=TIMING_SECONDS,
             keep_freed=keep,
         )
@@ -201,9 +208,17 @@ def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> 
         ratio=found.ratios["result"],
         ratio_as_it_comes=as_it_comes.ratios["result"],
         device=device,
+        runtime=runtime.name,
         batch=batch,
-        threads=threads,
+        threads=runtime.threads,
     )
+
+
+def _runtime(objective: dict[str, Any]) -> Runtime:
+    try:
+        return runtime_of(Objective(runtime=objective["runtime"], threads=objective["threads"]))
+    except DeviceError:
+        return Eager(objective["threads"])
 
 
 def _said(error: Exception) -> str:
@@ -230,7 +245,7 @@ def _text(found: Verification) -> Iterator[str]:
         threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
         yield (
             f"{'timing':8} {speed.speedup:5.2f}x {speed.result.p50_ms:.3f} ms against "
-            f"{speed.dense.p50_ms:.3f} ms dense, here, on {speed.device}, "
+            f"{speed.dense.p50_ms:.3f} ms dense, here, on {speed.device} in {speed.runtime}, "
             f"batch {speed.batch}, {threads}; "
             f"{1 / speed.ratio_as_it_comes.median:.2f}x without keep_freed_memory()"
         )

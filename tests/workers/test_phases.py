@@ -38,7 +38,7 @@ def parameters(network: nn.Module) -> float:
     return float(sum(weight.numel() for weight in network.parameters()))
 
 
-def race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0) -> Race:
+def race(networks, example, *, runtime, seconds=1.0, layouts=None, seed=0) -> Race:
     """Times as they would be if each parameter took a microsecond: no test hangs on a clock."""
     times = {name: parameters(network) / 1000 for name, network in networks.items()}
     shares = {name: time / times["dense"] for name, time in times.items() if name != "dense"}
@@ -50,7 +50,7 @@ def race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0) -> Ra
     )
 
 
-def time_layers(layers, example, *, threads, layout, seconds=1.0, seed=0) -> dict[str, float]:
+def time_layers(layers, example, *, runtime, layout, seconds=1.0, seed=0) -> dict[str, float]:
     return {name: parameters(layer) / 1000 for name, layer in layers.items()}
 
 
