@@ -58,6 +58,7 @@ class Race:
     timings: dict[str, Timing]
     ratios: dict[str, Ratio]  # of all but dense
     layouts: dict[str, Layout]  # in which each was timed
+    runtime: str
     rounds: int
 
 
@@ -113,6 +114,7 @@ def race(
         timings={name: _timing(turns[name]) for name in networks},
         ratios={name: _ratio(turns[name], turns["dense"]) for name in networks if name != "dense"},
         layouts=chosen,
+        runtime=runtime.name,
         rounds=rounds,
     )
 

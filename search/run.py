@@ -26,7 +26,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from compress.artifact import write_result
+from compress.artifact import PROGRAMS, write_result
 from compress.plan import Plan
 from search.analysis import Report, analyse
 from search.config import SearchConfig
@@ -85,7 +85,7 @@ class Result:
     evidence: dict[str, Any]
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the files of the result: weights, manifest, loader, program, report."""
+        """Write the files of the result: weights, manifest, loader, programs, report."""
         found = self.confirmation
         return export(Path(folder), self.subject, found.model, found.plan, self.evidence)
 
@@ -251,7 +251,7 @@ def export(
     plan: Plan,
     document: Mapping[str, Any],
     *,
-    program: bool = True,
+    programs: Collection[str] = PROGRAMS,
 ) -> list[Path]:
     """Write the files of `compress.artifact.write_result` for a network, from the CPU.
 
@@ -269,6 +269,6 @@ def export(
         input_shape=subject.example.shape[1:],
         evidence=document,
         example=subject.example.cpu(),
-        program=program,
+        programs=programs,
     )
     return [*reports, *written]

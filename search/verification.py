@@ -3,9 +3,9 @@
     python -m search.verification RESULT [--json]
 
 RESULT is the folder or the zip of a job's result. Its files are compared with the digests of its
-manifest, it is loaded by the `load.py` that came with it, compared with its `model.pt2`, and timed
-against the dense network on this machine. `load.py` is run only if it is the file that the
-manifest names; verify results of services you trust.
+manifest, it is loaded by the `load.py` that came with it, compared with its `model.pt2` and its
+`model.onnx`, and timed against the dense network on this machine. `load.py` is run only if it is
+the file that the manifest names; verify results of services you trust.
 
 Exit code 0 if everything holds, 1 if something does not, 2 for wrong usage.
 """
@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,14 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.artifact import GRAPH
+from compress.export import PROGRAM
 from search.config import Objective
 from search.errors import DeviceError
 from search.measurement import Ratio, Timing, race
 from search.runtimes.eager import Eager
-from search.runtimes.registry import runtime_of
+from search.runtimes.registry import missing, runtime_of
 from search.runtimes.runtime import Runtime
 
-# Largest difference to model.pt2 as a share of the largest output: float32 round-off.
+# Largest difference to model.pt2 or model.onnx as a share of the largest output: float32 round-off.
 PARITY = 1e-4
 BATCHES = (2, 3)  # two sizes, since the program's batch is dynamic
 TIMING_SECONDS = 3.0
@@ -155,22 +157,37 @@ def _reloaded(manifest: dict[str, Any], network: nn.Module) -> Check:
 
 
 def _parity(folder: Path, manifest: dict[str, Any], network: nn.Module) -> Iterator[Check]:
-    """Whether model.pt2, if it is part of the result, computes the same."""
-    if "model.pt2" not in manifest["files"]:
-        return
-    try:
-        program = torch.export.load(folder / "model.pt2").module()
-        difference = max(_difference(program, network, manifest, batch) for batch in BATCHES)
-    except Exception as error:  # torch raises many kinds
-        yield Check("parity", False, f"model.pt2 does not run: {_said(error)}")
-        return
-    detail = f"model.pt2 differs by {difference:.1e} of the largest output"
-    yield Check("parity", difference <= PARITY, detail)
+    """Whether model.pt2 and model.onnx, where they are part of the result, compute the same."""
+    for check, name, opened in (("parity", PROGRAM, _program), ("onnx", GRAPH, _graph)):
+        if name not in manifest["files"]:
+            continue
+        try:
+            program = opened(folder / name)
+            difference = max(_difference(program, network, manifest, batch) for batch in BATCHES)
+        except DeviceError as error:
+            yield Check(check, True, f"{name} was not run: {error}")
+        except Exception as error:  # torch and onnxruntime raise many kinds
+            yield Check(check, False, f"{name} does not run: {_said(error)}")
+        else:
+            detail = f"{name} differs by {difference:.1e} of the largest output"
+            yield Check(check, difference <= PARITY, detail)
+
+
+def _program(path: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(path).module()
+
+
+def _graph(path: Path) -> Callable[[Tensor], Tensor]:
+    if reason := missing("onnxruntime"):
+        raise DeviceError(reason)
+    from compress.onnx.session import Session  # noqa: PLC0415, optional
+
+    return Session(path)
 
 
 @torch.inference_mode()
 def _difference(
-    program: nn.Module, network: nn.Module, manifest: dict[str, Any], batch: int
+    program: Callable[[Tensor], Tensor], network: nn.Module, manifest: dict[str, Any], batch: int
 ) -> float:
     inputs = _inputs(manifest, batch)
     wanted: Tensor = network(inputs)

@@ -1,5 +1,6 @@
 """ONNX graphs of single layers, written node by node: torch's exporter takes seconds for each."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -102,15 +103,25 @@ def _conv(graph: Graph, layer: nn.Module, name: str, source: str) -> str:
 def _transposed(graph: Graph, layer: nn.Module, name: str, source: str) -> str:
     shape = shape_of(layer)
     assert isinstance(shape, TransposedShape)
-    read = [graph.weight(f"{name}.weight", layer.get_parameter("weight"))]
     before, after = _margins(shape)
+    more = list(shape.output_padding)
+    if any(m >= s for m, s in zip(more, shape.stride, strict=True)):
+        # onnxruntime refuses as much: the input is lengthened by zeros instead, the output cut.
+        zeros = [math.ceil(m / s) for m, s in zip(more, shape.stride, strict=True)]
+        sizes = torch.tensor([0, 0, *[0] * shape.axes, 0, 0, *zeros])
+        source = graph.add("Pad", [source, graph.weight(f"{name}.zeros", sizes)], f"{name}.pad")
+        after = [
+            p + zero * s - m for p, zero, s, m in zip(after, zeros, shape.stride, more, strict=True)
+        ]
+        more = [0] * shape.axes
+    read = [graph.weight(f"{name}.weight", layer.get_parameter("weight"))]
     return graph.add(
         "ConvTranspose",
         [source, *read, *_bias(graph, layer, name)],
         f"{name}.conv",
         **_geometry(shape),
         pads=[*before, *after],
-        output_padding=list(shape.output_padding),
+        output_padding=more,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from compress.artifact import GRAPH
 from compress.errors import ExportError
 from compress.export import (
     MAX_BATCH,
@@ -20,7 +21,6 @@ from compress.export import (
 from compress.onnx.graph import BATCH, INPUT, OPSET, OUTPUT, strip_
 from compress.onnx.session import Session
 
-FILE = "model.onnx"  # as it is called in a result
 IMAGES = 4  # axes of a batch of images
 
 
@@ -56,8 +56,8 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
             difference = max(parity(original, runs, example), real)
     except Exception as error:
         path.unlink(missing_ok=True)
-        raise ExportError(f"onnxruntime refuses the file: {first_line(error)}", FILE) from error
-    check_parity(difference, example.dtype, path, FILE)
+        raise ExportError(f"onnxruntime refuses the file: {first_line(error)}", GRAPH) from error
+    check_parity(difference, example.dtype, path, GRAPH)
     return difference
 
 
@@ -93,4 +93,4 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
             assert program is not None
             return program.model_proto
     except Exception as error:
-        raise ExportError(f"the ONNX export failed: {first_line(error)}", FILE) from error
+        raise ExportError(f"the ONNX export failed: {first_line(error)}", GRAPH) from error

@@ -15,10 +15,11 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 from torch import Tensor, nn
 
+from compress.artifact import GRAPH
 from compress.errors import ExportError
 from compress.onnx.graph import Graph, as_weight, strip_
 from compress.onnx.layers import is_writable, write
-from compress.onnx.network import FILE, exported
+from compress.onnx.network import exported
 from compress.surgery import is_factorized
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the note: names of modules, the outermost first
@@ -128,7 +129,7 @@ def _parts(model: ModelProto, layers: set[str]) -> Iterator[NodeProto | Place]:
             raise ExportError(
                 f"the nodes of {layer!r} read {sources} and put out {targets}: "
                 "one value each was wanted",
-                FILE,
+                GRAPH,
             )
         yield Place(layer, *sources, *targets)
 

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Compiled:
     """
 
     threads: int = 1
-    backend: str = "inductor"
+    backend: str | Callable[..., Any] = "inductor"
 
     @property
     def name(self) -> str:

@@ -103,6 +103,7 @@ def told_race(networks, example, *, runtime, seconds=1.0, layouts=None, seed=0):
             name: Ratio(s, 0.99 * s, 1.01 * s) for name, s in shares.items() if name != "dense"
         },
         layouts=dict.fromkeys(networks, "contiguous"),
+        runtime=runtime.name,
         rounds=7,
     )
 
