@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from search.runtimes.runtime import Call, Layout
 
@@ -46,6 +45,8 @@ class Compiled:
 
     @contextmanager
     def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:  # noqa: ARG002
+        from torch._inductor import config  # noqa: PLC0415, loads the compiler, which takes seconds
+
         x = example.contiguous()
 
         def run() -> Tensor:
@@ -54,7 +55,7 @@ class Compiled:
         own = FunctionType(run.__code__.replace(), run.__globals__, "run", None, run.__closure__)
         compiled = cast("Call", torch.compile(own, backend=self.backend, dynamic=False))
         # Else a pool of compiling processes is started, which outlives the first compilation.
-        with inductor.patch(compile_threads=1), torch.inference_mode():
+        with config.patch(compile_threads=1), torch.inference_mode():
             compiled()
         yield compiled
 

@@ -1,5 +1,7 @@
 import copy
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -293,3 +295,12 @@ def test_tables_of_two_runtimes_are_kept_apart():
 
 def test_openvino_is_optional():
     assert (registry.missing("openvino") is None) == (find_spec("openvino") is not None)
+
+
+def test_what_is_not_asked_for_is_not_loaded():
+    code = (
+        "import sys, search.run, search.verification, workers.phases; "
+        "print({'onnx', 'onnxruntime', 'openvino', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
