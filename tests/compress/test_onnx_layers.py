@@ -18,6 +18,8 @@ from compress.plan import Choice
 from compress.surgery import factorized
 from tests.strategies import any_conv_shapes
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even:UserWarning")
+
 # Float32 round-off of up to four convolutions, outputs of order 1 to 10.
 EXACT = {"rtol": 1e-4, "atol": 1e-4}
 SIZE = (11, 12, 10)  # of an input in space
@@ -51,6 +53,24 @@ def check(layer, x):
 def test_a_convolution_of_any_geometry_is_written_exactly(shape):
     layer = getattr(nn, shape.type)(**asdict(shape))
     check(layer, torch.randn(3, shape.in_channels, *SIZE[: shape.axes]))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, (2, 4), padding="same"),
+        nn.Conv2d(2, 3, (4, 3), padding="same", padding_mode="reflect"),
+        nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="reflect"),
+        nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="replicate"),
+        nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="circular"),
+        nn.Conv2d(2, 3, 3, padding="valid", padding_mode="circular"),
+        nn.ConvTranspose2d(2, 3, 3, stride=(2, 3), padding=1, output_padding=(1, 2)),
+        nn.ConvTranspose2d(2, 3, 3, stride=(1, 2), dilation=(2, 3), output_padding=(1, 2)),
+    ],
+    ids=str,
+)
+def test_margins_are_where_torch_has_them(layer):
+    check(layer, torch.randn(3, 2, 7, 8))
 
 
 @pytest.mark.parametrize("bias", [True, False])
