@@ -13,8 +13,8 @@ from compress.surgery import is_factorized
 from search import subject as subject_module
 from search.config import Budget, Limits, Objective, SearchConfig
 from search.data.arrays import Arrays
-from search.errors import DataError
-from search.subject import DeviceError, Subject, find_device
+from search.errors import DataError, DeviceError
+from search.subject import Subject, find_device
 from tests.search.subjects import small, told_race
 
 TRAIN = Choice("tensor_train", (8, 8, 8))  # which does not know its error
