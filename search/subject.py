@@ -18,7 +18,7 @@ from compress.repair import repair_
 from compress.shape import LayerShape
 from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized
-from search.config import GRAPH_RUNTIMES, UNLABELLED, SearchConfig
+from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
 from search.errors import DeviceError
 from search.factors import Factors
@@ -117,11 +117,17 @@ class Subject:
             architecture: what `compress.load.build_dense` rebuilds the network from.
 
         Raises:
+            ConfigError: the runtime takes graphs, and the network several inputs.
             DataError: the data do not fit the network or the promise.
             DeviceError: cuda, or a runtime, was asked for and is not there.
             ExportError: the runtime takes graphs, and the network cannot be exported as one.
         """
         runtime = runtime_of(config.objective)
+        if config.objective.runtime in GRAPH_RUNTIMES and len(arrays.inputs) > 1:
+            raise ConfigError(
+                f"runtime {runtime.name} came with data of {len(arrays.inputs)} inputs; it takes "
+                "graphs of one input: choose runtime eager or compile"
+            )
         metric = config.budget.metric
         splits = make_splits(arrays, needs_labels=metric not in UNLABELLED)
         device = find_device(config.objective.device, config.objective.runtime)

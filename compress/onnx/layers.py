@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from onnx import ModelProto
@@ -10,15 +11,14 @@ from torch import Tensor, nn
 from compress.calibration import evaluating
 from compress.errors import UnsupportedLayerError
 from compress.layers import shape_of
+from compress.load import Flat, Grid
+from compress.onnx import slices
 from compress.onnx.graph import INPUT, OUTPUT, Graph, batches_of
 from compress.shape import ConvShape, TransposedShape
 from compress.surgery import is_factorized
 
 # torch's padding modes, other than zeros, in ONNX's words.
 PAD_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
-Writer = Callable[[Graph, nn.Module, str, str], str]
-"""Adds the nodes of a layer: (graph, layer, name, the value it reads) -> the value it puts out."""
 
 
 def layer_model(layer: nn.Module, example: Tensor) -> ModelProto:
@@ -151,7 +151,10 @@ def _margins(shape: ConvShape) -> tuple[Sequence[int], Sequence[int]]:
     return before, [total - first for total, first in zip(totals, before, strict=True)]
 
 
-WRITERS: dict[type[nn.Module], Writer] = {
+# What adds the nodes: (graph, layer, name, the value it reads) -> the value it puts out.
+WRITERS: dict[type[nn.Module], Callable[[Graph, Any, str, str], str]] = {
+    Flat: slices.flat,
+    Grid: slices.grid,
     nn.Linear: _linear,
     nn.Conv1d: _conv,
     nn.Conv2d: _conv,

@@ -1,5 +1,7 @@
 """Networks as ONNX graphs, for the runtimes that take these: made fast, since many are timed."""
 
+from contextlib import suppress
+
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
@@ -16,13 +18,14 @@ class Graphs:
     """Graphs of layers, and of networks that are made from one another.
 
     Layers are written directly. The first network is exported; those that differ from it in
-    their factorised layers alone are filled into its graph. Where a filled graph does not
-    compute what its network does, the network is exported by itself.
+    their factorised layers alone are filled into its graph. Every other network is exported by
+    itself, which takes seconds: one that was simplified in another way, of which a norm is left
+    after a folded layer say, and one whose filled graph does not compute what the network does.
     """
 
     def __init__(self) -> None:
         self._template: Template | None = None
-        self._has_places = True
+        self._is_first = True
 
     def of(self, network: nn.Module, example: Tensor) -> ModelProto:
         """The graph of a layer or a network, for batches of any size.
@@ -41,12 +44,11 @@ class Graphs:
 
     def _filled(self, network: nn.Module, example: Tensor) -> ModelProto | None:
         """The graph with this network's layers in its places; None where that is no good."""
-        if self._has_places and (self._template is None or not self._template.fits(network)):
-            try:
+        if self._is_first:
+            self._is_first = False
+            with suppress(ExportError):  # of a network without places, or of no graph at all
                 self._template = Template(network, example)
-            except ExportError:
-                self._has_places = False
-        if self._template is None or not self._has_places:
+        if self._template is None or not self._template.fits(network):
             return None
         graph = self._template.filled(network)
         with torch.inference_mode():

@@ -51,6 +51,20 @@ def test_the_file_computes_what_the_network_computes_for_any_batch(compressed, e
             torch.testing.assert_close(torch.from_numpy(came), compressed(x))
 
 
+def test_tokens_are_an_input_too(tmp_path):
+    network = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(28, 3)).eval()
+    tokens = torch.arange(14).reshape(2, 7) % 9
+    assert export_onnx(network, tokens, tmp_path / "model.onnx") <= 1e-4
+    came = Session(tmp_path / "model.onnx")(tokens[:1])
+    torch.testing.assert_close(came, network(tokens[:1]).detach())
+
+
+def test_folded_layers_are_exported_for_any_batch(tmp_path):
+    network = small()
+    factorize_(network, Plan({"conv2": Choice("kronecker", (2, 2, 1))}))
+    assert export_onnx(network, EXAMPLE, tmp_path / "model.onnx") <= 1e-4
+
+
 def test_nothing_of_this_machine_is_in_the_file(exported):
     contents = exported.read_bytes()
     words = {

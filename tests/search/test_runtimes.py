@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.batch import Batch, accept_batches_
 from compress.errors import ExportError
+from compress.flow import Flow
+from compress.onnx.session import Session
 from compress.plan import Choice, Plan
+from compress.simplify import simplify_
 from compress.surgery import factorize_
 from search import analysis, confirmation, evaluation, measurement
 from search import subject as subject_module
@@ -265,17 +269,23 @@ def test_a_runtime_of_the_cpu_is_not_measured_on_a_gpu(monkeypatch, name):
     assert find_device("auto", "compile") == torch.device("cuda")
 
 
-def order(runtime):
+def order(runtime, fold_norms=False, methods=("svd", "tucker2")):
     return SearchConfig(
         budget=Budget(max_loss=20, unit="points", metric="agreement"),
-        objective=Objective(device="cpu", runtime=runtime),
+        objective=Objective(device="cpu", runtime=runtime, fold_norms=fold_norms),
         search=EstimationConfig(max_evaluations=2),
-        methods=("svd", "tucker2"),
+        methods=methods,
     )
 
 
-def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch):
-    timed = []
+@pytest.mark.parametrize(
+    ("fold_norms", "methods"),
+    [(False, ("svd", "tucker2")), (True, ("svd", "tucker2")), (False, ("kronecker",))],
+    ids=str,
+)
+def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch, fold_norms, methods):
+    timed, norms = [], []
+    monkeypatch.setattr(graphs, "exported", pytest.fail)  # all of them fill the first one's graph
 
     def instead(measure, told):
         """Measure, for the sake of the runtime, but go by the number of parameters."""
@@ -283,6 +293,8 @@ def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch):
         def run(networks, example, *, runtime, **settings):
             measure(networks, example, runtime=runtime, **settings | {"seconds": 0})
             timed.append((measure.__name__, runtime.name))
+            if measure is race:
+                norms.extend(map(norms_of, networks.values()))
             return told(networks, example, runtime=runtime, **settings)
 
         return run
@@ -291,13 +303,58 @@ def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch):
     for module in (subject_module, evaluation, confirmation):
         monkeypatch.setattr(module, "race", instead(race, weighed_race))
     images = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    data = Arrays(images=images, train_images=images[:40])
-    result = search_ranks(small(), data, order("onnxruntime"), SMALL_ARCHITECTURE)
+    data = Arrays.of_images(images, train_images=images[:40])
+    config = order("onnxruntime", fold_norms, methods)
+    result = search_ranks(small(), data, config, SMALL_ARCHITECTURE)
+    assert {row["method"] for row in result.evidence["layers"]} - {None} <= set(methods)
+    assert len(result.confirmation.plan) > 0
+    assert set(norms) == {0 if fold_norms else 3}
     assert result.evidence["objective"]["runtime"] == "onnxruntime"
     assert result.evidence["circumstances"]["runtime"] == "onnxruntime"
     assert result.evidence["result"]["runtime"] == "onnxruntime"
     assert Counter(timed)["race", "onnxruntime"] >= 3  # baseline, a candidate, the finalists
     assert {runtime for _, runtime in timed} == {"onnxruntime"}
+
+
+def norms_of(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_a_norm_that_only_one_network_keeps_is_in_its_graph():
+    """What ends in a `Flat` has no layer that a norm could go into."""
+    dense, found = small(), small()
+    factorize_(found, Plan({"conv2": Choice("kronecker", (2, 2, 1))}))
+    flow, graphs = Flow.of(dense, X), Graphs()
+    for network, kept in ((dense, 0), (found, 1), (dense, 0)):
+        simplify_(network, flow, X, fold_norms=True)
+        assert norms_of(network) == kept
+        with torch.inference_mode():
+            came = Session(graphs.of(network, X))(X)
+            torch.testing.assert_close(came, network(X), **EXACT)
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x, y):
+        return self.layer(x) * y
+
+
+def test_several_inputs_are_compiled():
+    network, batch = Product(), Batch([torch.randn(3, 4), torch.randn(3, 4)])
+    accept_batches_(network)
+    backend = Backend()
+    with torch.inference_mode(), Compiled(backend=backend).ready(network, batch, "") as call:
+        torch.testing.assert_close(call(), network(batch))
+    assert backend.runs == [2]
+
+
+def test_a_graph_of_several_inputs_is_refused_before_anything_is_measured():
+    data = Arrays(inputs={"x": torch.randn(120, 4), "y": torch.randn(120, 4)})
+    with pytest.raises(ConfigError, match=r"onnxruntime came with data of 2 inputs.*eager"):
+        Subject.prepare(Product(), data, order("onnxruntime"), {})
 
 
 def test_tables_of_two_runtimes_are_kept_apart():

@@ -297,7 +297,7 @@ def test_what_cannot_be_traced_races_as_it_came(model):
 
 def test_linear_neighbours_are_multiplied_out_in_both():
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 24), nn.Linear(24, 5)).eval()
-    data = Arrays(images=torch.randint(0, 256, (120, 3, 4, 4)).byte(), labels=None)
+    data = Arrays.of_images(torch.randint(0, 256, (120, 3, 4, 4)).byte())
     subject = prepared(network, data)
     found = subject.assemble(Plan({"1": Choice("svd", (2,))}))
     assert [tuple(w.shape) for w in subject.opponent.parameters() if w.ndim > 1] == [(5, 48)]
