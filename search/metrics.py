@@ -149,7 +149,11 @@ class Metrics:
 
 
 def _parts(batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (part for batch in batches for part in torch.split(batch, BACKWARD_IMAGES))
+    return (
+        batch[first : first + BACKWARD_IMAGES]
+        for batch in batches
+        for first in range(0, len(batch), BACKWARD_IMAGES)
+    )
 
 
 def _layer_metrics(
