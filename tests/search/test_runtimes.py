@@ -320,17 +320,24 @@ def norms_of(network):
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def test_a_norm_that_only_one_network_keeps_is_in_its_graph():
+def test_a_norm_that_only_one_network_keeps_is_in_its_graph(monkeypatch):
     """What ends in a `Flat` has no layer that a norm could go into."""
+    filled, fill = [], graphs.Template.filled
+    monkeypatch.setattr(
+        graphs.Template,
+        "filled",
+        lambda self, network: filled.append(network) or fill(self, network),
+    )
     dense, found = small(), small()
     factorize_(found, Plan({"conv2": Choice("kronecker", (2, 2, 1))}))
-    flow, graphs = Flow.of(dense, X), Graphs()
+    flow, made = Flow.of(dense, X), Graphs()
     for network, kept in ((dense, 0), (found, 1), (dense, 0)):
         simplify_(network, flow, X, fold_norms=True)
         assert norms_of(network) == kept
         with torch.inference_mode():
-            came = Session(graphs.of(network, X))(X)
+            came = Session(made.of(network, X))(X)
             torch.testing.assert_close(came, network(X), **EXACT)
+    assert filled == [dense, dense]
 
 
 class Product(nn.Module):
