@@ -1,10 +1,19 @@
-"""The result as a folder of files that a stranger can load, check and use."""
+"""The result as a folder of files that a stranger can load, check and use.
+
+The keys of `model.safetensors` are those of the network's own state dict: a layer that is still
+dense keeps its names, and the stages of a factorised one stand below its name, as `conv2.reduce`,
+`conv2.core`. So the weights load into your own class once the plan's layers are factorised in it:
+
+    model = MyNetwork()
+    factorize_(model, Plan.from_json(json.dumps(manifest["plan"])))       # compress.surgery
+    model.load_state_dict(read_safetensors("model.safetensors"))          # compress.load
+"""
 
 import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +22,8 @@ from torch import Tensor, nn
 from compress import load
 from compress.batch import tensors_of
 from compress.checkpoint import write_safetensors
-from compress.errors import PlanError
-from compress.export import export_program
+from compress.errors import ExportError, PlanError
+from compress.export import PROGRAM, export_program
 from compress.plan import Plan
 from compress.shape import Stage
 from compress.surgery import is_factorized, stage_rows, stage_shape
@@ -22,10 +31,16 @@ from compress.surgery import is_factorized, stage_rows, stage_shape
 README = """\
 Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
 Run     torch.export.load("model.pt2").module()(x)    needs nothing but torch, any batch size
+Deploy  onnxruntime.InferenceSession("model.onnx")    input "input", output "output", any batch size
 Verify  python load.py                                checks every file and runs the network once
 Tune    model.train(), then train it as any torch network; the layers are its own
-Speed   holds for the device, dtype, batch and threads under "evidence" in manifest.json
+Quant   onnxruntime.quantization.quantize_static("model.onnx", ...), or torchao's quantize_(model)
+Keys    a dense layer keeps its names; the stages of a factorised one stand below its name
+Speed   holds for the device, runtime, dtype, batch and threads under "evidence" in manifest.json
 """
+
+GRAPH = "model.onnx"
+PROGRAMS = (PROGRAM, GRAPH)
 
 
 def write_result(
@@ -37,9 +52,9 @@ def write_result(
     input_shape: Sequence[int],
     evidence: Mapping[str, Any],
     example: Tensor,
-    program: bool = True,
+    programs: Collection[str] = PROGRAMS,
 ) -> list[Path]:
-    """Write weights, manifest, loader, program and a short README into `folder`.
+    """Write weights, manifest, loader, programs and a short README into `folder`.
 
     Equal arguments give equal bytes. Files that stand in the folder already, a report say, are
     listed in the manifest with the others.
@@ -51,15 +66,16 @@ def write_result(
         architecture: of the dense network, from `architectures.describe`.
         input_shape: of one sample of the first input, (C, H, W) say.
         evidence: what was measured, as JSON.
-        example: a batch of inputs, for the export.
-        program: whether to write `model.pt2`, which takes seconds.
+        example: a batch of real inputs, which the programs are tried on.
+        programs: which of `model.pt2` and `model.onnx` to write; each takes seconds.
 
     Returns:
         The files written, the manifest last: it holds the digests of the others.
 
     Raises:
         PlanError: the plan names other layers than those that are factorised in `model`.
-        ExportError: the program does not compute what the network computes.
+        ExportError: a program does not compute what the network computes, or what writes it is
+            not installed; it names the file.
     """
     folder = Path(folder)
     layers = {
@@ -81,9 +97,12 @@ def write_result(
     write_safetensors(written[0], model)
     shutil.copyfile(load.__file__, written[1])
     written[2].write_text(README, "utf-8")
-    if program:
-        written.append(folder / "model.pt2")
+    if PROGRAM in programs:
+        written.append(folder / PROGRAM)
         evidence = {**evidence, "program_difference": export_program(model, example, written[-1])}
+    if GRAPH in programs:
+        written.append(folder / GRAPH)
+        evidence = {**evidence, "onnx_difference": _export_graph(model, example, written[-1])}
     manifest = folder / "manifest.json"
     files = sorted(path for path in folder.iterdir() if path.is_file() and path != manifest)
     document = {
@@ -117,6 +136,19 @@ def zip_folder(folder: str | Path, path: str | Path) -> None:
                 archive.open(entry, "w", force_zip64=True) as target,
             ):
                 shutil.copyfileobj(source, target)
+
+
+def _export_graph(model: nn.Module, example: Tensor, path: Path) -> float:
+    """`compress.onnx.network.export_onnx`, where its libraries are installed."""
+    try:
+        from compress.onnx.network import export_onnx  # noqa: PLC0415, optional
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"{error.name} is not installed, which writes {GRAPH}: "
+            "pip install 'ranksearch[onnx]', or leave the file out",
+            GRAPH,
+        ) from error
+    return export_onnx(model, example, path)
 
 
 def _digest(path: Path) -> str:

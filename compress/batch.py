@@ -35,7 +35,10 @@ class Batch:
         return Batch([tensor.contiguous() for tensor in self.tensors])
 
     def cpu(self) -> "Batch":
-        return Batch([tensor.cpu() for tensor in self.tensors])
+        return self.to("cpu")
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch([tensor.to(device) for tensor in self.tensors])
 
     def __len__(self) -> int:
         return len(self.tensors[0])

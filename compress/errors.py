@@ -69,4 +69,13 @@ class ArchiveSizeError(ArchiveError):
 
 
 class ExportError(CompressError, RuntimeError):
-    """An exported file does not compute what the network computes."""
+    """An exported file does not compute what the network computes, or cannot be made.
+
+    Args:
+        message: what went wrong.
+        file: the name in a result of the file that is missing for it.
+    """
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file

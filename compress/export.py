@@ -3,7 +3,8 @@
 import copy
 import io
 import warnings
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from compress.errors import ExportError
 TOLERANCE = 1e-4  # largest difference allowed, relative to the largest output ...
 ROUND_OFFS = 4  # ... or so many of the dtype, where that is more: of float16 and bfloat16
 MAX_BATCH = 4096
+PROGRAM = "model.pt2"  # as it is called in a result
 
 # What the exporter writes on a node of the author's files, modules and frames.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
@@ -44,14 +46,7 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
     zeros = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
-        torch._dynamo.reset()  # torch 2.13: an earlier static export fixes the batch size
-        # What it prints, logs and warns of, source code for one, belongs in nobody's output.
-        with ExitStack() as stack:
-            stack.enter_context(redirect_stdout(io.StringIO()))
-            stack.enter_context(redirect_stderr(io.StringIO()))
-            stack.enter_context(warnings.catch_warnings())
-            stack.enter_context(evaluating(original))
-            warnings.simplefilter("ignore")
+        with exporting(original):
             program = torch.export.export(original, (zeros,), dynamic_shapes=({0: batch},))
             _strip_(program.graph_module)
             with path.open("wb") as file:  # a path would give its name to the files inside
@@ -60,17 +55,45 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
             difference = parity(original, exported, example)
     except Exception as error:
         path.unlink(missing_ok=True)
-        first, _, _ = str(error).partition("\n")  # what follows quotes source code and paths
-        raise ExportError(f"torch.export failed: {first}") from error
-    eps = torch.finfo(example.dtype).eps if example.is_floating_point() else 0.0
-    allowed = max(TOLERANCE, ROUND_OFFS * eps)
-    if not difference <= allowed:
-        path.unlink()
-        raise ExportError(f"the exported file differs by {difference:.1e}, {allowed} is allowed")
+        raise ExportError(f"torch.export failed: {first_line(error)}", PROGRAM) from error
+    check_parity(difference, example.dtype, path, PROGRAM)
     return difference
 
 
-def parity(model: nn.Module, other: nn.Module, example: Tensor) -> float:
+@contextmanager
+def exporting(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode, and silence: what an exporter says quotes source code and paths."""
+    torch._dynamo.reset()  # torch 2.13: an earlier static export fixes the batch size
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(evaluating(model))
+        warnings.simplefilter("ignore")
+        yield
+
+
+def first_line(error: Exception) -> str:
+    """What an exporter's error says: what follows quotes source code and paths."""
+    return str(error).partition("\n")[0]
+
+
+def check_parity(difference: float, dtype: torch.dtype, path: Path, name: str) -> None:
+    """Remove an exported file that computes something else; `dtype` is that of the inputs.
+
+    Raises:
+        ExportError: the difference is above 1e-4, or above four round-offs of a dtype of 16 bits.
+    """
+    eps = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    allowed = max(TOLERANCE, ROUND_OFFS * eps)
+    if not difference <= allowed:
+        path.unlink()
+        raise ExportError(
+            f"the exported file differs by {difference:.1e}, {allowed} is allowed", name
+        )
+
+
+def parity(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tensor) -> float:
     """Largest difference of the two networks' outputs, relative to the largest output.
 
     Both see the same random inputs, of the shape and dtype of `example` and batches of 1 and 3.
@@ -80,10 +103,14 @@ def parity(model: nn.Module, other: nn.Module, example: Tensor) -> float:
     with torch.no_grad():
         for size in (1, 3):
             x = _random(example, size, generator)
-            expected = model(x)
-            largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-            differences.append((other(x) - expected).abs().max() / largest)
-    return float(max(differences))
+            differences.append(difference_of(model(x), other(x)))
+    return max(differences)
+
+
+def difference_of(expected: Tensor, came: Tensor) -> float:
+    """Largest difference of two outputs, relative to the largest output expected."""
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((came - expected).abs().max() / largest)
 
 
 def _random(example: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node, Tracer
 
 from compress.calibration import evaluating
-from compress.load import FactorizedLayer
+from compress.layers import stands_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Tracer(Tracer):
     proxy_buffer_attributes = True  # a buffer that is read outside its module is seen
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        single = isinstance(m, FactorizedLayer) or next(m.children(), None) is None
+        single = stands_in(m) or next(m.children(), None) is None
         return single or super().is_leaf_module(m, module_qualified_name)
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from compress.errors import PlanError, UnsupportedLayerError
-from compress.load import FactorizedLayer
 from compress.methods.groups import groups_of
 from compress.methods.registry import METHODS
 from compress.shape import ConvShape, LayerShape, LinearShape, Padding, TransposedShape
@@ -79,6 +78,11 @@ def is_plain(layer: nn.Module) -> bool:
     return parametrize.type_before_parametrizations(layer) in PLAIN
 
 
+def stands_in(module: nn.Module) -> bool:
+    """Whether the module stands in place of a dense layer, whichever `load.py` it was built by."""
+    return getattr(module, "stands_in", False) is True
+
+
 def layer_named(model: nn.Module, name: str) -> nn.Module:
     """The layer of that name.
 
@@ -145,7 +149,7 @@ def _holders(model: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
     """Reasons that the layer alone gives; the first is the one to tell."""
-    if isinstance(layer, FactorizedLayer):
+    if stands_in(layer):
         yield "it is factorised already"
     if isinstance(layer, nn.Embedding):
         yield f"{_kind(layer)}: it looks rows up and multiplies nothing, so nothing is faster"
@@ -183,7 +187,7 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if inside and name.startswith(inside):
             continue
-        if isinstance(module, FactorizedLayer):
+        if stands_in(module):
             inside += (f"{name}." if name else "",)
             yield name, module
         elif parametrize.is_parametrized(module):

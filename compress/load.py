@@ -53,7 +53,13 @@ Rows = Iterable[Sequence[Any]]  # (name, type, arguments) of each layer, in orde
 
 
 class FactorizedLayer(nn.Sequential):
-    """Plain layers in a row that stand in place of one dense layer; none are an identity."""
+    """Plain layers in a row that stand in place of one dense layer; none are an identity.
+
+    Known by its mark, not by its class: each result brings a file like this one, with a class of
+    its own.
+    """
+
+    stands_in = True
 
 
 class Grid(nn.Module):

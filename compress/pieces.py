@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.kernels import weight_of
-from compress.layers import is_plain, shape_of
+from compress.layers import is_plain, shape_of, stands_in
 from compress.load import LAYERS, FactorizedLayer
 from compress.shape import LayerShape
 
@@ -23,7 +23,7 @@ def pieces_of(module: nn.Module) -> Pieces | None:
 
     None for everything else.
     """
-    if isinstance(module, FactorizedLayer):
+    if stands_in(module):
         return dict(module.named_children())
     if type(module) is nn.Identity:
         return {}

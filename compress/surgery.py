@@ -11,7 +11,14 @@ from torch.nn.utils import parametrize
 from compress.calibration import LayerMoments, evaluating
 from compress.catalog import Row
 from compress.errors import CompressError, PlanError, UnsupportedLayerError
-from compress.layers import TOGETHER, find_obstacles, layer_named, shape_of, tied_layers
+from compress.layers import (
+    TOGETHER,
+    find_obstacles,
+    layer_named,
+    shape_of,
+    stands_in,
+    tied_layers,
+)
 from compress.load import FactorizedLayer, Flat, Grid, build_layer, replace_
 from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
@@ -118,7 +125,7 @@ def factorized(
 
 def is_factorized(module: nn.Module) -> TypeGuard[FactorizedLayer]:
     """Whether the module stands in place of a dense layer."""
-    return isinstance(module, FactorizedLayer)
+    return stands_in(module)
 
 
 def stage_shape(module: nn.Module) -> StageShape:

@@ -174,7 +174,7 @@ def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[Choi
     times = time_layers(
         {"dense": subject.dense.get_submodule(name), **layers},
         torch.randn(trace.input_shape, device=subject.device),
-        threads=config.objective.threads,
+        runtime=subject.runtime,
         layout=subject.baseline.layout,
         seconds=LAYER_SECONDS,
     )

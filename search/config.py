@@ -14,6 +14,7 @@ from compress.catalog import DEFAULT_METHODS, METHODS
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
+Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
 Method = Literal[
     "svd",
     "spatial_svd",
@@ -29,6 +30,7 @@ Method = Literal[
 
 # Metrics of which a share of the samples is right; the others are averages of a real number.
 COUNTED: tuple[Metric, ...] = ("top1", "top5", "agreement")
+GRAPH_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")  # networks as ONNX graphs
 UNLABELLED: tuple[Metric, ...] = ("agreement", "mse")
 
 # What an error of a layer is weighed by. "output": all its outputs alike, relative to their size.
@@ -88,13 +90,21 @@ class Objective:
 
     minimise: Literal["latency"] = "latency"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    runtime: Literal["eager"] = "eager"
+    runtime: Runtime = "eager"
+    """What the speed-up is to hold for: torch as it is, torch.compile, or another library."""
     batch: Annotated[int, Ge(1), Le(4096)] = 1
     threads: Annotated[int, Ge(1), Le(64)] = 1
     dtype: Literal["float32"] = "float32"
     fold_norms: bool = False
     """Whether batch norms go into the layers before them, in the dense network that is timed too.
     Faster by a few percent or more; the result has no norms to be trained with."""
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and self.runtime in GRAPH_RUNTIMES:
+            raise ConfigError(
+                f"runtime {self.runtime} came with device cuda; it is measured on the CPU alone: "
+                "choose device cpu, or runtime eager or compile"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

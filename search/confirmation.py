@@ -112,7 +112,7 @@ def confirm(
     timed = race(
         {"dense": subject.opponent} | {str(i): entry.model for i, entry in enumerate(racing)},
         subject.example,
-        threads=config.objective.threads,
+        runtime=subject.runtime,
         seconds=RACE_SECONDS,
         layouts={"dense": subject.baseline.layout},
     )
@@ -235,7 +235,10 @@ def _said_loss(budget: Budget, measured: dict[str, Any]) -> str:
 
 def _said_speed(measured: dict[str, Any]) -> str:
     low, high = measured["speedup_low"], measured["speedup_high"]
-    return f"{measured['speedup']:.2f} times as fast as dense ({low:.2f} to {high:.2f})"
+    return (
+        f"{measured['speedup']:.2f} times as fast as dense in {measured['runtime']} "
+        f"({low:.2f} to {high:.2f})"
+    )
 
 
 def _nearest(budget: Budget, dense_value: float, loss: LossEstimate) -> float:

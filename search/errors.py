@@ -4,7 +4,7 @@ SearchError
 ├── DataError          arrays that are not what their description says
 ├── SampleError        per-sample values that cannot be compared
 ├── EnumerationError   a group search that would take more evaluations than allowed
-├── DeviceError        the device that was asked for is not there (subject.py)
+├── DeviceError        the device or the runtime that was asked for is not there
 └── AnswerError        a network answers with values that are not finite (evaluation.py)
 """
 
@@ -19,6 +19,10 @@ class DataError(SearchError, ValueError):
 
 class SampleError(SearchError, ValueError):
     """Per-sample values that cannot be compared."""
+
+
+class DeviceError(SearchError, RuntimeError):
+    """The device or the runtime that was asked for is not there."""
 
 
 class EnumerationError(SearchError, ValueError):

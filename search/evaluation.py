@@ -40,7 +40,8 @@ class Evaluation:
     plan: Plan
     costs: Costs
     measured: dict[str, Any]
-    """JSON: loss, latency_ms, dense_latency_ms, speedup, parameters, macs; {} if it failed."""
+    """JSON: loss, latency_ms, dense_latency_ms, speedup, runtime, parameters, macs; {} if it
+    failed."""
     reason: str | None
     """Why it failed."""
     seconds: float
@@ -101,7 +102,7 @@ class Evaluator:
         timed = race(
             {"dense": subject.opponent, "candidate": model},
             subject.example,
-            threads=subject.config.objective.threads,
+            runtime=subject.runtime,
             seconds=RACE_SECONDS,
             layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
         )
@@ -187,6 +188,7 @@ def shown_race(timed: Race, name: str) -> dict[str, Any]:
         "speedup_low": 1 / ratio.high,
         "speedup_high": 1 / ratio.low,
         "layout": timed.layouts[name],
+        "runtime": timed.runtime,
     }
 
 

@@ -20,15 +20,25 @@ from typing import Final, TypeVar, get_args
 
 from torch import nn
 
+from compress.artifact import PROGRAMS
 from compress.errors import CompressError, ExportError
 from compress.state_dict import read_state_dict
-from search.config import Budget, ConfigError, Metric, Objective, SearchConfig, StrategyConfig, Unit
+from search.config import (
+    Budget,
+    ConfigError,
+    Metric,
+    Objective,
+    Runtime,
+    SearchConfig,
+    StrategyConfig,
+    Unit,
+)
 from search.data.arrays import Arrays
 from search.data.builtin import BUILTIN, builtin
 from search.data.declaration import Declaration
 from search.data.files import read_arrays
 from search.errors import DataError, SearchError
-from search.run import Result, export, search_ranks
+from search.run import Result, search_ranks
 
 EXITS: Final = {"budget_met": 0, "budget_missed": 3, "no_gain": 4}
 REFERENCE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -95,15 +105,16 @@ def read_data(reference: str, declaration: Declaration, data_root: Path) -> Arra
     )
 
 
-def save(result: Result, folder: Path) -> str | None:
-    """Write the files of a result; why there is no program among them, where there is none."""
-    try:
-        result.save(folder)
-    except ExportError as error:
-        found = result.confirmation
-        export(folder, result.subject, found.model, found.plan, result.evidence, program=False)
-        return str(error)
-    return None
+def save(result: Result, folder: Path) -> dict[str, str]:
+    """Write the files of a result; program -> why it is not among them, where one is not."""
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            result.save(folder, programs=[name for name in PROGRAMS if name not in faults])
+        except ExportError as error:
+            faults[error.file] = str(error)
+        else:
+            return faults
 
 
 def main() -> int:
@@ -123,7 +134,10 @@ def main() -> int:
             confidence=None if arguments.confidence == "none" else float(arguments.confidence),
         )
         objective = Objective(
-            device=arguments.device, batch=arguments.batch, threads=arguments.threads
+            device=arguments.device,
+            runtime=arguments.runtime,
+            batch=arguments.batch,
+            threads=arguments.threads,
         )
         config = SearchConfig(
             budget=budget, objective=objective, search=STRATEGIES[arguments.strategy]()
@@ -137,8 +151,8 @@ def main() -> int:
     except (CompressError, SearchError) as error:
         print("; ".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
-    if fault := save(result, arguments.out):
-        print(f"without model.pt2: {fault}", file=sys.stderr)
+    for program, fault in save(result, arguments.out).items():
+        print(f"without {program}: {fault}", file=sys.stderr)
     verdict = result.confirmation.verdict
     summary = {"verdict": verdict, "sentence": result.confirmation.sentence}
     told = json.dumps(summary | {"folder": str(arguments.out)}) if arguments.json else None
@@ -163,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--confidence", default="0.95", help="or none, for the point estimate")
     parser.add_argument("--strategy", choices=sorted(STRATEGIES), default="estimation")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", type=Path, default=Path(), help="of the larger sets")

@@ -12,22 +12,17 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.load import keep_freed_memory
-
-Layout = Literal["contiguous", "channels_last"]
-FORMATS: dict[Layout, torch.memory_format] = {
-    "contiguous": torch.contiguous_format,
-    "channels_last": torch.channels_last,
-}
+from search.runtimes.runtime import Call, Layout, Runtime
 
 LEAST_ROUNDS = 7  # the fewest with a 95 % interval of the median that leaves out no round
 MOST_ROUNDS = 101
@@ -63,6 +58,7 @@ class Race:
     timings: dict[str, Timing]
     ratios: dict[str, Ratio]  # of all but dense
     layouts: dict[str, Layout]  # in which each was timed
+    runtime: str
     rounds: int
 
 
@@ -70,13 +66,13 @@ def race(
     networks: Mapping[str, nn.Module],
     example: Tensor,
     *,
-    threads: int,
+    runtime: Runtime,
     seconds: float = 1.0,
     layouts: Mapping[str, Layout] | None = None,
     seed: int = 0,
     keep_freed: bool = True,
 ) -> Race:
-    """Time whole networks against `networks["dense"]`.
+    """Time whole networks against `networks["dense"]`, all of them in one runtime.
 
     Each network is timed in the memory layout that is the faster for it, found beforehand unless
     `layouts` knows it, and left in the layout it came in. Rounds go on until `seconds` are spent,
@@ -85,7 +81,7 @@ def race(
     Args:
         networks: in eval mode, on the device of `example`.
         example: the input, at the batch size that counts.
-        threads: that torch may compute with meanwhile; the number before is restored.
+        runtime: and its threads; torch's own number is restored afterwards.
         seconds: what the rounds may take together.
         layouts: of networks that were timed before.
         seed: of the order within the rounds.
@@ -96,13 +92,15 @@ def race(
     turns: dict[str, list[list[float]]] = {name: [] for name in networks}
     if keep_freed:
         keep_freed_memory()
-    with _threads(threads), ExitStack() as stack:
+    with _threads(runtime), ExitStack() as stack:
         chosen = {
-            name: (layouts or {}).get(name) or best_layout(network, example, threads=threads)
+            name: (layouts or {}).get(name) or best_layout(network, example, runtime=runtime)
             for name, network in networks.items()
         }
         runners = {
-            name: stack.enter_context(_ready(network, example, chosen[name]))
+            name: _Runner(
+                stack.enter_context(runtime.ready(network, example, chosen[name])), example
+            )
             for name, network in networks.items()
         }
         names = list(networks)
@@ -116,6 +114,7 @@ def race(
         timings={name: _timing(turns[name]) for name in networks},
         ratios={name: _ratio(turns[name], turns["dense"]) for name in networks if name != "dense"},
         layouts=chosen,
+        runtime=runtime.name,
         rounds=rounds,
     )
 
@@ -124,7 +123,7 @@ def time_layers(
     layers: Mapping[str, nn.Module],
     example: Tensor,
     *,
-    threads: int,
+    runtime: Runtime,
     layout: Layout,
     seconds: float = 1.0,
     seed: int = 0,
@@ -137,9 +136,9 @@ def time_layers(
     """
     keep_freed_memory()
     shuffler = random.Random(seed)
-    with _threads(threads), ExitStack() as stack:
+    with _threads(runtime), ExitStack() as stack:
         runners = {
-            name: stack.enter_context(_ready(layer, example, layout))
+            name: _Runner(stack.enter_context(runtime.ready(layer, example, layout)), example)
             for name, layer in layers.items()
         }
         dense_turns: list[float] = []
@@ -158,16 +157,17 @@ def time_layers(
     return {name: dense_ms * statistics.median(ratios[name]) for name in layers}
 
 
-def best_layout(network: nn.Module, example: Tensor, *, threads: int) -> Layout:
+def best_layout(network: nn.Module, example: Tensor, *, runtime: Runtime) -> Layout:
     """The memory layout in which `network` is the faster, measured in alternation."""
-    if example.ndim != 4 or not any(weight.ndim == 4 for weight in network.parameters()):
-        return "contiguous"
-    times: dict[Layout, list[float]] = {layout: [] for layout in FORMATS}
-    with _threads(threads):
+    layouts = runtime.layouts(network, example)
+    if len(layouts) == 1:
+        return layouts[0]
+    times: dict[Layout, list[float]] = {layout: [] for layout in layouts}
+    with _threads(runtime):
         for _ in range(LAYOUT_ROUNDS):
             for layout, turns in times.items():
-                with _ready(network, example, layout) as runner:
-                    turns.append(statistics.median(runner.turn()))
+                with runtime.ready(network, example, layout) as call:
+                    turns.append(statistics.median(_Runner(call, example).turn()))
     return min(times, key=lambda layout: statistics.median(times[layout]))
 
 
@@ -188,35 +188,35 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
     return ordered[k - 1], ordered[n - k]
 
 
-def circumstances(device: torch.device, threads: int) -> dict[str, Any]:
+def circumstances(device: torch.device, runtime: Runtime) -> dict[str, Any]:
     """What a timing holds for: the device by name, threads, runtime, allocator and versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "name": name,
-        "threads": threads,
-        "runtime": "eager",
+        "threads": runtime.threads,
+        "runtime": runtime.name,
         "allocator": "freed memory kept" if keep_freed_memory() else "as it comes",
         "dtype": "float32",
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **runtime.versions,
+        },
     }
 
 
 class _Runner:
-    """A network that is ready to be timed on one input, call by call."""
+    """A network that is ready to be timed on `example`, call by call."""
 
-    def __init__(self, network: nn.Module, example: Tensor) -> None:
-        self._network = network
-        self._example = example
+    def __init__(self, call: Call, example: Tensor) -> None:
+        self._call = call
         self._time = _time_cuda if example.is_cuda else _time_cpu
         with torch.inference_mode():
-            network(example)  # the first call allocates and chooses kernels
-            typical = self._time(self._call)
+            call()  # the first call allocates and chooses kernels
+            typical = self._time(call)
         self._calls = max(1, min(25, math.ceil(TURN_MS / max(typical, 1e-6))))
         self._warms = typical < WARM_BELOW_MS
-
-    def _call(self) -> None:
-        self._network(self._example)
 
     def turn(self) -> list[float]:
         """Milliseconds of each call of one turn."""
@@ -227,38 +227,22 @@ class _Runner:
 
 
 @contextmanager
-def _ready(network: nn.Module, example: Tensor, layout: Layout) -> Iterator[_Runner]:
-    """`network` in `layout` for a while; then contiguous again, as every network of ours rests.
-
-    What takes no images, a linear layer say, has no layout but the one.
-    """
-    if layout == "contiguous" or example.ndim != 4:
-        yield _Runner(network, example.contiguous())
-        return
-    network.to(memory_format=FORMATS[layout])
-    try:
-        yield _Runner(network, example.contiguous(memory_format=FORMATS[layout]))
-    finally:
-        network.to(memory_format=torch.contiguous_format)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _threads(runtime: Runtime) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(runtime.torch_threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _time_cpu(call: Callable[[], None]) -> float:
+def _time_cpu(call: Call) -> float:
     start = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _time_cuda(call: Callable[[], None]) -> float:
+def _time_cuda(call: Call) -> float:
     start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()

@@ -148,7 +148,6 @@ class Metrics:
 
 
 def _parts(batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Few samples at a time; by slices, since a batch may be one of several inputs."""
     return (
         batch[first : first + BACKWARD_IMAGES]
         for batch in batches

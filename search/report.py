@@ -13,7 +13,9 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     splits                   number of images that calibrated, searched and confirmed
     dense                    metric, value (percent where counted), latency_ms, parameters, macs
     result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
-                             parameters, macs; null where the dense network stays
+                             runtime, parameters, macs; null where the dense network stays
+    program_difference,      of model.pt2 and model.onnx to the network, relative to the largest
+    onnx_difference          output; each where the file is there
     layers                   of each layer that had a choice: name, method and ranks (null: dense),
                              predicted_error, times and parameters before and after, choices
     kept_dense               layer -> why it had none
@@ -24,6 +26,16 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from search.config import GRAPH_RUNTIMES
+
+# The runtimes by what a person calls them.
+RUNTIMES = {
+    "eager": "torch eager mode",
+    "compile": "torch.compile",
+    "onnxruntime": "onnxruntime",
+    "openvino": "OpenVINO",
+}
 
 VERDICTS = {
     "budget_met": "The promise is kept",
@@ -146,11 +158,20 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     yield "## How to use it"
     yield ""
     yield "```python"
+    if found["runtime"] in GRAPH_RUNTIMES:
+        yield from _graph_code(found["runtime"], found["threads"])
+        yield "```"
+        yield ""
+        yield "The same in torch, which the speed-up does not hold for:"
+        yield ""
+        yield "```python"
     yield "import torch"
     yield "from load import keep_freed_memory, load  # the file beside this one; needs torch alone"
     yield ""
     yield "keep_freed_memory()  # or each call has its memory made anew: see the function"
     yield 'model = load(".")'
+    if found["runtime"] == "compile":
+        yield "model = torch.compile(model)"
     if document["result"] is not None and document["result"]["layout"] == "channels_last":
         yield "model = model.to(memory_format=torch.channels_last)  # the faster layout here,"
         yield "x = x.to(memory_format=torch.channels_last)  # for the input as well"
@@ -158,11 +179,28 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"The speed-up holds for {found['name']} ({found['device']}), batch {objective['batch']}, "
-        f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['dtype']}, torch "
-        f"{found['runtime']} mode, allocator: {found['allocator']} ({versions}). On another "
+        f"{found['threads']} thread{'s' * (found['threads'] != 1)}, {found['dtype']}, "
+        f"{RUNTIMES[found['runtime']]}, allocator: {found['allocator']} ({versions}). On another "
         "device, batch size or runtime measure again: `ranksearch verify` does, with and without "
         "the freed memory kept."
     )
+
+
+def _graph_code(runtime: str, threads: int) -> Iterator[str]:
+    """How model.onnx is run as it was timed; x is a float32 array of any batch size."""
+    if runtime == "openvino":
+        yield "from openvino import Core"
+        yield ""
+        yield f'settings = {{"INFERENCE_NUM_THREADS": {threads}, "PERFORMANCE_HINT": "LATENCY"}}'
+        yield 'model = Core().compile_model("model.onnx", "CPU", settings)'
+        yield "y = model(x)[0]"
+        return
+    yield "from onnxruntime import InferenceSession, SessionOptions"
+    yield ""
+    yield "options = SessionOptions()"
+    yield f"options.intra_op_num_threads = {threads}"
+    yield 'session = InferenceSession("model.onnx", options)'
+    yield '(y,) = session.run(["output"], {"input": x})'
 
 
 def _ms(timing: Mapping[str, float]) -> str:

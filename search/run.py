@@ -26,7 +26,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from compress.artifact import write_result
+from compress.artifact import PROGRAMS, write_result
 from compress.batch import tensors_of
 from compress.plan import Plan
 from search.analysis import Report, analyse
@@ -85,10 +85,12 @@ class Result:
     confirmation: Confirmation
     evidence: dict[str, Any]
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write the files of the result: weights, manifest, loader, program, report."""
-        found = self.confirmation
-        return export(Path(folder), self.subject, found.model, found.plan, self.evidence)
+    def save(self, folder: str | Path, *, programs: Collection[str] = PROGRAMS) -> list[Path]:
+        """Write the files of the result: weights, manifest, loader, programs, report."""
+        found, subject = self.confirmation, self.subject
+        return export(
+            Path(folder), subject, found.model, found.plan, self.evidence, programs=programs
+        )
 
 
 def run_search(
@@ -167,7 +169,7 @@ def evidence(
         "budget": asdict(budget),
         "search": asdict(config.search),
         "objective": asdict(config.objective) | {"device": subject.device.type},
-        "circumstances": circumstances(subject.device, config.objective.threads),
+        "circumstances": circumstances(subject.device, subject.runtime),
         "splits": {
             "calibration": sum(map(len, subject.calibration)),
             "search": len(subject.search),
@@ -253,7 +255,7 @@ def export(
     plan: Plan,
     document: Mapping[str, Any],
     *,
-    program: bool = True,
+    programs: Collection[str] = PROGRAMS,
 ) -> list[Path]:
     """Write the files of `compress.artifact.write_result` for a network, from the CPU.
 
@@ -273,6 +275,6 @@ def export(
         input_shape=first.shape[1:],
         evidence=document,
         example=example,
-        program=program and not others,  # which takes one input
+        programs=() if others else programs,  # which take one input
     )
     return [*reports, *written]

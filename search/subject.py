@@ -18,21 +18,19 @@ from compress.repair import repair_
 from compress.shape import LayerShape
 from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized
-from search.config import UNLABELLED, SearchConfig
+from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
-from search.errors import SearchError
+from search.errors import DeviceError
 from search.factors import Factors
-from search.measurement import Layout, Timing, race
+from search.measurement import Timing, race
 from search.metrics import Metrics, likelihood
+from search.runtimes.registry import runtime_of
+from search.runtimes.runtime import Layout, Runtime
 from search.samples import Samples, check_answers
 from search.splits import make_splits
 
 CALIBRATION_BATCH = 64
 REPAIR_BATCHES = 4  # of calibration images: repair is part of every evaluation
-
-
-class DeviceError(SearchError, RuntimeError):
-    """The device that was asked for is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +60,7 @@ class Subject:
         dense: nn.Module,
         architecture: dict[str, Any],
         config: SearchConfig,
+        runtime: Runtime,
         device: torch.device,
         search: Samples,
         confirmation: Samples,
@@ -71,6 +70,7 @@ class Subject:
         self.dense = dense
         self.architecture = architecture
         self.config = config
+        self.runtime = runtime
         self.device = device
         self.search = search
         self.confirmation = confirmation
@@ -117,12 +117,20 @@ class Subject:
             architecture: what `compress.load.build_dense` rebuilds the network from.
 
         Raises:
+            ConfigError: the runtime takes graphs, and the network several inputs.
             DataError: the data do not fit the network or the promise.
-            DeviceError: cuda was asked for and there is none.
+            DeviceError: cuda, or a runtime, was asked for and is not there.
+            ExportError: the runtime takes graphs, and the network cannot be exported as one.
         """
+        runtime = runtime_of(config.objective)
+        if config.objective.runtime in GRAPH_RUNTIMES and len(arrays.inputs) > 1:
+            raise ConfigError(
+                f"runtime {runtime.name} came with data of {len(arrays.inputs)} inputs; it takes "
+                "graphs of one input: choose runtime eager or compile"
+            )
         metric = config.budget.metric
         splits = make_splits(arrays, needs_labels=metric not in UNLABELLED)
-        device = find_device(config.objective.device)
+        device = find_device(config.objective.device, config.objective.runtime)
         dense = copy.deepcopy(model).to(device).eval().requires_grad_(False)
         if len(arrays.inputs) > 1:
             accept_batches_(dense)
@@ -137,6 +145,7 @@ class Subject:
             dense=dense,
             architecture=architecture,
             config=config,
+            runtime=runtime,
             device=device,
             search=search,
             confirmation=confirmation,
@@ -200,9 +209,9 @@ class Subject:
         return self._reference
 
     def _measure(self) -> Baseline:
-        budget, objective = self.config.budget, self.config.objective
+        budget = self.config.budget
         values = self.search.dense_values(budget.metric)
-        timed = race({"dense": self.opponent}, self.example, threads=objective.threads)
+        timed = race({"dense": self.opponent}, self.example, runtime=self.runtime)
         return Baseline(
             metric=budget.metric,
             value=budget.shown(float(values.mean())),
@@ -229,14 +238,17 @@ class _Known:
         return self._factors
 
 
-def find_device(name: str) -> torch.device:
-    """The device by its name in the objective; auto is cuda where there is one.
+def find_device(name: str, runtime: str = "eager") -> torch.device:
+    """The device by its name in the objective.
+
+    auto is cuda where there is one and the runtime can use it.
 
     Raises:
         DeviceError: cuda was asked for and there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        fits = runtime not in GRAPH_RUNTIMES and torch.cuda.is_available()
+        return torch.device("cuda" if fits else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device cuda came, this machine has no usable GPU: choose cpu or auto")
     return torch.device(name)

@@ -3,9 +3,9 @@
     python -m search.verification RESULT [--json]
 
 RESULT is the folder or the zip of a job's result. Its files are compared with the digests of its
-manifest, it is loaded by the `load.py` that came with it, compared with its `model.pt2`, and timed
-against the dense network on this machine. `load.py` is run only if it is the file that the
-manifest names; verify results of services you trust.
+manifest, it is loaded by the `load.py` that came with it, compared with its `model.pt2` and its
+`model.onnx`, and timed against the dense network on this machine. `load.py` is run only if it is
+the file that the manifest names; verify results of services you trust.
 
 Exit code 0 if everything holds, 1 if something does not, 2 for wrong usage.
 """
@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +27,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.batch import accept_batches_, together
+from compress.artifact import GRAPH
+from compress.batch import accept_batches_, tensors_of, together
+from compress.export import PROGRAM
 from compress.flow import Flow
 from compress.simplify import simplify_
+from search.config import Objective
+from search.errors import DeviceError
 from search.measurement import Ratio, Timing, race
+from search.runtimes.eager import Eager
+from search.runtimes.registry import missing, runtime_of
+from search.runtimes.runtime import Runtime
 
-# Largest difference to model.pt2 as a share of the largest output: float32 round-off.
+# Largest difference to model.pt2 or model.onnx as a share of the largest output: float32 round-off.
 PARITY = 1e-4
 BATCHES = (2, 3)  # two sizes, since the program's batch is dynamic
 TIMING_SECONDS = 3.0
@@ -58,6 +65,8 @@ class Speed:
     ratio_as_it_comes: Ratio
     """The same before anything was asked of the C library's allocator."""
     device: str
+    runtime: str
+    """That of the job; eager where it is not installed here."""
     batch: int
     threads: int
 
@@ -151,22 +160,37 @@ def _reloaded(manifest: dict[str, Any], network: nn.Module) -> Check:
 
 
 def _parity(folder: Path, manifest: dict[str, Any], network: nn.Module) -> Iterator[Check]:
-    """Whether model.pt2, if it is part of the result, computes the same."""
-    if "model.pt2" not in manifest["files"]:
-        return
-    try:
-        program = torch.export.load(folder / "model.pt2").module()
-        difference = max(_difference(program, network, manifest, batch) for batch in BATCHES)
-    except Exception as error:  # torch raises many kinds
-        yield Check("parity", False, f"model.pt2 does not run: {_said(error)}")
-        return
-    detail = f"model.pt2 differs by {difference:.1e} of the largest output"
-    yield Check("parity", difference <= PARITY, detail)
+    """Whether model.pt2 and model.onnx, where they are part of the result, compute the same."""
+    for check, name, opened in (("parity", PROGRAM, _program), ("onnx", GRAPH, _graph)):
+        if name not in manifest["files"]:
+            continue
+        try:
+            program = opened(folder / name)
+            difference = max(_difference(program, network, manifest, batch) for batch in BATCHES)
+        except DeviceError as error:
+            yield Check(check, True, f"{name} was not run: {error}")
+        except Exception as error:  # torch and onnxruntime raise many kinds
+            yield Check(check, False, f"{name} does not run: {_said(error)}")
+        else:
+            detail = f"{name} differs by {difference:.1e} of the largest output"
+            yield Check(check, difference <= PARITY, detail)
+
+
+def _program(path: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(path).module()
+
+
+def _graph(path: Path) -> Callable[[Tensor], Tensor]:
+    if reason := missing("onnxruntime"):
+        raise DeviceError(reason)
+    from compress.onnx.session import Session  # noqa: PLC0415, optional
+
+    return Session(path)
 
 
 @torch.inference_mode()
 def _difference(
-    program: nn.Module, network: nn.Module, manifest: dict[str, Any], batch: int
+    program: Callable[[Tensor], Tensor], network: nn.Module, manifest: dict[str, Any], batch: int
 ) -> float:
     inputs = _inputs(manifest, batch)
     wanted: Tensor = network(inputs)
@@ -189,23 +213,30 @@ def _inputs(manifest: dict[str, Any], batch: int) -> Tensor:
 
 
 def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> Speed:
-    """Timed at the batch size, threads and kind of device that the job was about."""
+    """Timed at the batch size, threads, runtime and kind of device that the job was about."""
     # A cancelled job's result carries no objective: what it found was never confirmed.
-    unknown = {"batch": 1, "threads": 1, "device": "cpu", "fold_norms": False}
+    unknown = {
+        "batch": 1,
+        "threads": 1,
+        "device": "cpu",
+        "runtime": "eager",
+        "fold_norms": False,
+    }
     objective = unknown | manifest["evidence"].get("objective", {})
-    batch, threads = objective["batch"], objective["threads"]
+    batch, runtime = objective["batch"], _runtime(objective)
     device = "cuda" if objective["device"] == "cuda" and torch.cuda.is_available() else "cpu"
     dense: nn.Module = loader.build_dense(manifest["architecture"]).eval()
-    for each in (dense, network):
-        accept_batches_(each)
     example = _inputs(manifest, batch)
+    if len(tensors_of(example)) > 1:
+        for each in (dense, network):
+            accept_batches_(each)
     simplify_(dense, Flow.of(dense, example), example, fold_norms=objective["fold_norms"])
     # The allocator as it comes goes first: once it keeps memory there is no way back.
     as_it_comes, found = (
         race(
             {"dense": dense.to(device), "result": network.to(device)},
             example.to(device),
-            threads=threads,
+            runtime=runtime,
             seconds=TIMING_SECONDS,
             keep_freed=keep,
         )
@@ -217,9 +248,17 @@ def _speed(loader: ModuleType, manifest: dict[str, Any], network: nn.Module) -> 
         ratio=found.ratios["result"],
         ratio_as_it_comes=as_it_comes.ratios["result"],
         device=device,
+        runtime=runtime.name,
         batch=batch,
-        threads=threads,
+        threads=runtime.threads,
     )
+
+
+def _runtime(objective: dict[str, Any]) -> Runtime:
+    try:
+        return runtime_of(Objective(runtime=objective["runtime"], threads=objective["threads"]))
+    except DeviceError:
+        return Eager(objective["threads"])
 
 
 def _said(error: Exception) -> str:
@@ -246,7 +285,7 @@ def _text(found: Verification) -> Iterator[str]:
         threads = f"{speed.threads} thread{'s' * (speed.threads != 1)}"
         yield (
             f"{'timing':8} {speed.speedup:5.2f}x {speed.result.p50_ms:.3f} ms against "
-            f"{speed.dense.p50_ms:.3f} ms dense, here, on {speed.device}, "
+            f"{speed.dense.p50_ms:.3f} ms dense, here, on {speed.device} in {speed.runtime}, "
             f"batch {speed.batch}, {threads}; "
             f"{1 / speed.ratio_as_it_comes.median:.2f}x without keep_freed_memory()"
         )

@@ -6,10 +6,15 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from compress.errors import ArchitectureError, CompressError, UnsupportedLayerError, WeightsError
+from compress.errors import (
+    ArchitectureError,
+    CompressError,
+    ExportError,
+    UnsupportedLayerError,
+    WeightsError,
+)
 from search.config import ConfigError
-from search.errors import DataError, EnumerationError, SearchError
-from search.subject import DeviceError
+from search.errors import DataError, DeviceError, EnumerationError, SearchError
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -20,6 +25,7 @@ _REASONS: tuple[tuple[type[Exception], str, bool], ...] = (
     (ArchitectureError, "bad_model", False),
     (DataError, "bad_dataset", False),
     (UnsupportedLayerError, "unsupported", False),
+    (ExportError, "unsupported", False),
     (ConfigError, "budget_invalid", False),
     (ValidationError, "budget_invalid", False),
     (EnumerationError, "unsupported", False),

@@ -111,7 +111,7 @@ class _Job:
     def _subject(self) -> Subject:
         order = self._order
         subject = Subject.prepare(order.model, order.arrays, order.config, order.architecture)
-        device = circumstances(subject.device, order.config.objective.threads)
+        device = circumstances(subject.device, subject.runtime)
         log.info("device chosen", extra={"job": self._rows.job.id, "circumstances": device})
         values = as_json(subject.baseline.as_json()) | {"circumstances": device}
         self._journal.write(progress.baseline, values)
@@ -120,7 +120,7 @@ class _Job:
 
     def _table(self, subject: Subject) -> ChoiceTable:
         config = self._order.config
-        device = circumstances(subject.device, config.objective.threads)
+        device = circumstances(subject.device, subject.runtime)
         key = table_key(
             self._rows.model.sha256,
             self._rows.dataset.digest,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from compress.artifact import zip_folder
+from compress.artifact import PROGRAMS, zip_folder
 from compress.errors import ExportError
 from compress.plan import Plan
 from search.confirmation import Confirmation
@@ -34,39 +34,40 @@ def unconfirmed(
 ) -> list[File]:
     """The files of the best candidate so far: what a cancelled job leaves.
 
-    Without the program, whose export takes seconds.
+    Without the programs, whose export takes seconds.
 
     Raises:
         OSError: there is no space.
     """
     with _folder() as folder:
         document = {"state": "unconfirmed", "result": dict(measured)}
-        export(folder, subject, subject.assemble(plan), plan, document, program=False)
+        export(folder, subject, subject.assemble(plan), plan, document, programs=())
         return _stored(folder, blobs)
 
 
 def confirmed(
     subject: Subject, confirmation: Confirmation, document: Mapping[str, Any], blobs: Blobs
 ) -> tuple[list[File], str | None]:
-    """The files of the result, with the report and, if it can be exported, the program.
+    """The files of the result, with the report and the programs that it can be exported to.
 
     Returns:
-        The files, and why there is no program among them.
+        The files, and why a program is not among them.
 
     Raises:
         OSError, ExportError: there is no space.
     """
-    fault = None
-    with _folder() as folder:
-        model, plan = confirmation.model, confirmation.plan
-        try:
-            export(folder, subject, model, plan, document)
-        except ExportError as error:
-            if is_storage_full(error):
-                raise
-            fault = str(error)
-            export(folder, subject, model, plan, document, program=False)
-        return _stored(folder, blobs), fault
+    programs, faults = list(PROGRAMS), list[str]()
+    model, plan = confirmation.model, confirmation.plan
+    while True:
+        with _folder() as folder:
+            try:
+                export(folder, subject, model, plan, document, programs=programs)
+                return _stored(folder, blobs), "; ".join(faults) or None
+            except ExportError as error:
+                if is_storage_full(error):
+                    raise
+                faults.append(f"{error.file}: {error}")
+                programs.remove(error.file)
 
 
 def _stored(folder: Path, blobs: Blobs) -> list[File]:

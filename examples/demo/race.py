@@ -17,6 +17,7 @@ import torch
 from compress.architectures import from_weights
 from compress.load import load, read_safetensors
 from search.measurement import race
+from search.runtimes.eager import Eager
 
 SECONDS = 6.0
 
@@ -28,17 +29,15 @@ def main() -> None:
     arrays = read_safetensors(arrays_path)
     example = arrays["images"][: int(batch)]
     dense = from_weights(architecture, Path(weights))
-    networks = {"dense": dense, **results}
-    as_it_comes = race(
-        networks, example, threads=int(threads), seconds=SECONDS / 2, keep_freed=False
-    )
-    found = race(networks, example, threads=int(threads), seconds=SECONDS)
+    networks, runtime = {"dense": dense, **results}, Eager(int(threads))
+    as_it_comes = race(networks, example, runtime=runtime, seconds=SECONDS / 2, keep_freed=False)
+    found = race(networks, example, runtime=runtime, seconds=SECONDS)
     first, second = results
     # The reference of a race is named dense; here it is the first result.
     duel = race(
         {"dense": results[first], second: results[second]},
         example,
-        threads=int(threads),
+        runtime=runtime,
         seconds=SECONDS,
         layouts={"dense": found.layouts[first], second: found.layouts[second]},
     )

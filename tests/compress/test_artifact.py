@@ -49,7 +49,7 @@ def write(folder, model, architecture, **changes):
         "input_shape": (3, 8, 8),
         "evidence": {"speedup": 2.5, "device": "one core"},
         "example": torch.randn(1, 3, 8, 8),
-        "program": False,
+        "programs": (),
     }
     return write_result(folder, model, PLAN, **{**arguments, **changes})
 
@@ -131,7 +131,7 @@ def test_the_manifest_says_what_was_done(result, tiny_architecture):
 
 def test_the_program_is_written_with_its_difference(tmp_path, tiny, tiny_architecture):
     factorize_(tiny, PLAN)
-    written = write(tmp_path, tiny, tiny_architecture, program=True)
+    written = write(tmp_path, tiny, tiny_architecture, programs=["model.pt2"])
     assert written[-1] == tmp_path / "manifest.json"
     assert sorted(written) == sorted(tmp_path.iterdir())
     manifest = json.loads(written[-1].read_text())
@@ -186,7 +186,7 @@ def test_a_network_of_torchvision_is_built_by_torchvision(tmp_path):
         input_shape=(3, 64, 64),
         evidence={},
         example=torch.zeros(1, 3, 64, 64),
-        program=False,
+        programs=(),
     )
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(load(tmp_path)(x), model(x))

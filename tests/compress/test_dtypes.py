@@ -110,7 +110,7 @@ def test_a_result_gives_the_same_network(tmp_path, tiny, tiny_architecture, dtyp
         input_shape=(3, 8, 8),
         evidence={},
         example=x,
-        program=False,
+        programs=(),
     )
     assert torch.equal(load(tmp_path)(x), model(x))
 

@@ -80,7 +80,7 @@ def test_it_is_repaired_and_loaded(way, tmp_path):
         input_shape=(6,),
         evidence={},
         example=X,
-        program=False,
+        programs=(),
     )
     assert torch.equal(load(tmp_path, lambda: network(way))(X), model(X))
 

@@ -215,7 +215,7 @@ def test_a_result_is_loaded_restored_and_exported(plan, dense, tmp_path):
         input_shape=(4, 6, 6),
         evidence={},
         example=x,
-        program=plan is not PLANS[2],
+        programs=["model.pt2"] if plan is not PLANS[2] else (),
     )
     with torch.no_grad():
         assert torch.equal(load(tmp_path)(x), dense(x))

@@ -178,7 +178,7 @@ def test_the_result_is_written_loaded_and_trained_on(
 def test_a_dense_network_is_written_with_an_empty_plan(tiny, tiny_architecture, tmp_path):
     simplified(tiny, fold_norms=True)
     arguments = {"architecture": tiny_architecture, "input_shape": (3, 8, 8), "evidence": {}}
-    write_result(tmp_path, tiny, Plan(), **arguments, example=X, program=False)
+    write_result(tmp_path, tiny, Plan(), **arguments, example=X, programs=())
     loaded = load(tmp_path)
     assert not norms(loaded)
     assert is_factorized(loaded.norm1)

@@ -73,7 +73,7 @@ def result(folder, network, **changes):
     factorize_(model, PLANS[network], moments(model, [X], list(PLANS[network].choices)))
     arguments = {"architecture": {"registry": "mine", "name": "net"}, "input_shape": X.shape[1:]}
     write_result(
-        folder, model, PLANS[network], evidence={}, example=X[:1], program=False, **arguments
+        folder, model, PLANS[network], evidence={}, example=X[:1], programs=(), **arguments
     )
     return model
 

@@ -10,6 +10,7 @@ from compress.plan import Plan
 from search.config import Objective, SearchConfig
 from search.data.arrays import Arrays
 from search.measurement import Race, Ratio, Timing
+from search.runtimes.eager import Eager
 from search.samples import Samples
 
 CPU = torch.device("cpu")
@@ -63,6 +64,7 @@ class WrittenSubject:
         self.confirmation = samples(labels, self.dense)
         self.calibration = [torch.zeros(1, 1, 1, 1)]
         self.example = torch.zeros(1, 1, 1, 1)
+        self.runtime = Eager()
         self.baseline = SimpleNamespace(layout="contiguous")
         self.networks: dict[str, nn.Module] = {}
         self.assembled: list[str] = []
@@ -93,7 +95,7 @@ class KnownFactors:
         return True
 
 
-def told_race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0):
+def told_race(networks, example, *, runtime, seconds=1.0, layouts=None, seed=0):
     """A race that takes no time: each network takes its `time_share`, give or take 1 %."""
     shares = {name: getattr(network, "time_share", 1.0) for name, network in networks.items()}
     return Race(
@@ -102,19 +104,20 @@ def told_race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0):
             name: Ratio(s, 0.99 * s, 1.01 * s) for name, s in shares.items() if name != "dense"
         },
         layouts=dict.fromkeys(networks, "contiguous"),
+        runtime=runtime.name,
         rounds=7,
     )
 
 
-def weighed_race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0):
+def weighed_race(networks, example, *, runtime, seconds=1.0, layouts=None, seed=0):
     """A race that takes no time: a network takes as long as it has parameters."""
     sizes = {name: size_of(network) for name, network in networks.items()}
     for name, network in networks.items():
         network.time_share = sizes[name] / sizes["dense"]
-    return told_race(networks, example, threads=threads)
+    return told_race(networks, example, runtime=runtime)
 
 
-def weighed_layers(layers, example, *, threads, layout, seconds=1.0, seed=0):
+def weighed_layers(layers, example, *, runtime, layout, seconds=1.0, seed=0):
     """Milliseconds of each layer, as many as it has parameters."""
     return {name: float(size_of(layer)) for name, layer in layers.items()}
 

@@ -98,7 +98,7 @@ def test_the_fastest_network_that_keeps_the_promise_wins():
     assert found.measured["speedup"] == pytest.approx(2.5)
     assert found.nearest_max_loss is None
     assert "Loses 1 points of top1 on 1,000 images" in found.sentence
-    assert "2.50 times as fast" in found.sentence
+    assert "2.50 times as fast as dense in eager" in found.sentence
 
 
 def test_the_first_failure_ends_the_testing():

@@ -16,6 +16,7 @@ from search.measurement import (
     race,
     time_layers,
 )
+from search.runtimes.eager import Eager
 
 
 class Recorder(nn.Module):
@@ -67,7 +68,7 @@ X = torch.zeros(1, 2, 8, 8)
 def test_networks_run_in_inference_mode_with_the_threads_of_the_objective():
     before, calls = torch.get_num_threads(), []
     wanted = 1 if before != 1 else 2
-    race({"dense": Recorder(calls)}, X, threads=wanted, seconds=0)
+    race({"dense": Recorder(calls)}, X, runtime=Eager(wanted), seconds=0)
     assert {call["threads"] for call in calls} == {wanted}
     assert all(call["inference"] for call in calls)
     assert torch.get_num_threads() == before
@@ -81,7 +82,7 @@ def test_the_thread_count_is_restored_when_a_network_fails():
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        race({"dense": Failing()}, X, threads=before + 1, seconds=0)
+        race({"dense": Failing()}, X, runtime=Eager(before + 1), seconds=0)
     assert torch.get_num_threads() == before
 
 
@@ -98,7 +99,7 @@ def test_every_round_runs_every_network_in_an_order_drawn_anew(fake_clock):
             return super().forward(x)
 
     names = ["dense", "a", "b"]
-    found = race({name: Named(name) for name in names}, X, threads=1, seconds=2.0)
+    found = race({name: Named(name) for name in names}, X, runtime=Eager(), seconds=2.0)
     turns = calls[2 * len(names) :]  # after a first and a second call of each
     rounds = [turns[i : i + 3] for i in range(0, len(turns), 3)]
     assert len(rounds) == found.rounds == 23  # of 90 ms, the last begun within two seconds
@@ -107,7 +108,7 @@ def test_every_round_runs_every_network_in_an_order_drawn_anew(fake_clock):
 
 
 def test_rounds_are_seven_at_least_however_little_time_there_is(fake_clock):
-    found = race({"dense": Lasting(fake_clock, 500)}, X, threads=1, seconds=0.001)
+    found = race({"dense": Lasting(fake_clock, 500)}, X, runtime=Eager(), seconds=0.001)
     assert found.rounds == 7
     assert found.timings["dense"].n == 7
 
@@ -122,28 +123,30 @@ def test_the_ratio_is_paired_by_round_so_that_drift_cancels(fake_clock):
             fake_clock.now += int(self.share * (50e6 + fake_clock.now * 0.02))
             return x
 
-    found = race({"dense": Drifting(1.0), "half": Drifting(0.5)}, X, threads=1, seconds=5)
+    found = race({"dense": Drifting(1.0), "half": Drifting(0.5)}, X, runtime=Eager(), seconds=5)
     assert found.timings["dense"].p90_ms > 1.5 * found.timings["dense"].p10_ms  # it did drift
     assert found.ratios["half"].median == pytest.approx(0.5, rel=0.05)
     assert set(found.ratios) == {"half"}
 
 
 def test_timings_are_percentiles_of_single_calls_in_milliseconds(fake_clock):
-    found = race({"dense": Lasting(fake_clock, 100, 200)}, X, threads=1, seconds=10)
+    found = race({"dense": Lasting(fake_clock, 100, 200)}, X, runtime=Eager(), seconds=10)
     timing = found.timings["dense"]
     assert (timing.p10_ms, timing.p90_ms) == (100, 200)
     assert timing.p50_ms in (100, 200)
 
 
 def test_short_networks_are_called_several_times_a_turn(fake_clock):
-    found = race({"dense": Lasting(fake_clock, 0.25)}, X, threads=1, seconds=0)
+    found = race({"dense": Lasting(fake_clock, 0.25)}, X, runtime=Eager(), seconds=0)
     assert found.timings["dense"].n == 7 * 8  # 2 ms a turn
 
 
 def test_a_known_layout_is_used_and_undone():
     calls = []
     network = Recorder(calls)
-    found = race({"dense": network}, X, threads=1, seconds=0, layouts={"dense": "channels_last"})
+    found = race(
+        {"dense": network}, X, runtime=Eager(), seconds=0, layouts={"dense": "channels_last"}
+    )
     assert found.layouts == {"dense": "channels_last"}
     assert all(call["input_is_last"] and call["weight_is_last"] for call in calls)
     assert network.conv.weight.is_contiguous()
@@ -162,11 +165,11 @@ def test_the_faster_layout_is_found_by_timing_both(fake_clock, last_ms, wanted):
             fake_clock.now += int(1e6 * (last_ms if is_last else 20))
             return x
 
-    assert best_layout(Picky(), X, threads=1) == wanted
+    assert best_layout(Picky(), X, runtime=Eager()) == wanted
 
 
 def test_a_network_without_images_has_one_layout_only():
-    assert best_layout(nn.Linear(3, 3), torch.zeros(2, 3), threads=1) == "contiguous"
+    assert best_layout(nn.Linear(3, 3), torch.zeros(2, 3), runtime=Eager()) == "contiguous"
 
 
 def test_layers_are_timed_against_dense_and_hopeless_ones_once(fake_clock):
@@ -175,7 +178,7 @@ def test_layers_are_timed_against_dense_and_hopeless_ones_once(fake_clock):
         "fast": Lasting(fake_clock, 5),
         "slow": Lasting(fake_clock, 60),
     }
-    times = time_layers(layers, X, threads=1, layout="contiguous", seconds=1.0)
+    times = time_layers(layers, X, runtime=Eager(), layout="contiguous", seconds=1.0)
     assert times == pytest.approx({"dense": 20, "fast": 5, "slow": 60})
     assert layers["slow"].calls == 3  # two to get ready, one turn
     assert layers["fast"].calls > 20
@@ -202,7 +205,7 @@ def test_the_interval_does_not_depend_on_the_order():
 
 
 def test_circumstances_name_device_threads_allocator_and_versions():
-    found = circumstances(torch.device("cpu"), 3)
+    found = circumstances(torch.device("cpu"), Eager(3))
     assert found["device"] == "cpu"
     assert found["threads"] == 3
     kept = platform.libc_ver()[0] == "glibc"

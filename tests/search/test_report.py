@@ -157,6 +157,26 @@ def test_norms_that_were_folded_are_named_or_why_not():
     assert "folded" not in markdown(document())
 
 
+@pytest.mark.parametrize(
+    ("runtime", "said", "code"),
+    [
+        ("compile", "float32, torch.compile, ", "model = torch.compile(model)"),
+        ("onnxruntime", "float32, onnxruntime, ", 'InferenceSession("model.onnx", options)'),
+        ("openvino", "float32, OpenVINO, ", 'compile_model("model.onnx", "CPU", settings)'),
+    ],
+)
+def test_the_code_is_that_of_the_runtime_that_was_measured(runtime, said, code):
+    found = document()
+    assert code not in markdown(found)
+    found["circumstances"] |= {"runtime": runtime, "threads": 3}
+    text = markdown(found)
+    assert said in text
+    assert code in text
+    assert ("= 3" in text or '"INFERENCE_NUM_THREADS": 3' in text) == (runtime != "compile")
+    for block in text.split("```python")[1:]:
+        compile(block.partition("```")[0], "report.md", "exec")
+
+
 def test_a_promise_without_confidence_claims_none():
     budget = {"max_loss": 2, "unit": "relative_percent", "metric": "loss", "confidence": None}
     text = markdown(document(budget=budget))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.artifact import PROGRAMS
 from compress.load import load
 from compress.surgery import is_factorized
 from search import analysis, confirmation, evaluation, run
@@ -104,7 +105,7 @@ def test_the_files_of_a_result_load_to_the_network_that_was_confirmed(tmp_path, 
     document = evidence(subject, table, order(), found, confirmed)
     written = export(tmp_path, subject, confirmed.model, confirmed.plan, document)
     names = {path.name for path in written}
-    assert names >= {"report.md", "manifest.json", "model.safetensors", "load.py", "model.pt2"}
+    assert names >= {"report.md", "manifest.json", "model.safetensors", "load.py", *PROGRAMS}
     assert (tmp_path / "report.md").read_text() == markdown(document)
     x = subject.example
     assert torch.equal(load(tmp_path)(x), confirmed.model(x))

@@ -13,8 +13,8 @@ from compress.surgery import is_factorized
 from search import subject as subject_module
 from search.config import Budget, Limits, Objective, SearchConfig
 from search.data.arrays import Arrays
-from search.errors import DataError
-from search.subject import DeviceError, Subject, find_device
+from search.errors import DataError, DeviceError
+from search.subject import Subject, find_device
 from tests.search.subjects import small, told_race
 
 TRAIN = Choice("tensor_train", (8, 8, 8))  # which does not know its error
@@ -297,7 +297,7 @@ def test_what_cannot_be_traced_races_as_it_came(model):
 
 def test_linear_neighbours_are_multiplied_out_in_both():
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 24), nn.Linear(24, 5)).eval()
-    data = Arrays.of_images(torch.randint(0, 256, (120, 3, 4, 4)).byte(), labels=None)
+    data = Arrays.of_images(torch.randint(0, 256, (120, 3, 4, 4)).byte())
     subject = prepared(network, data)
     found = subject.assemble(Plan({"1": Choice("svd", (2,))}))
     assert [tuple(w.shape) for w in subject.opponent.parameters() if w.ndim > 1] == [(5, 48)]

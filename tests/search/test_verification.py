@@ -3,18 +3,23 @@
 import hashlib
 import json
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress import load
 from search import verification
 from search.measurement import race
+from search.runtimes import registry
+from search.runtimes.eager import Eager
 from search.verification import verify
 
 SIZE = (1, 6, 6)
@@ -172,6 +177,76 @@ def test_without_a_program_there_is_no_parity(result):
     write_manifest(result)
     assert list(checks(result)) == ["files", "reload"]
     assert verify(result).holds
+
+
+@pytest.fixture(scope="module")
+def graph(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `made` computes, for onnxruntime."""
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    network = load.load(made)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *SIZE),),
+            dynamic_shapes=({0: batch},),
+            input_names=["input"],
+            verbose=False,
+        )
+    program.save(path)
+    return path
+
+
+def test_the_graph_is_compared_as_the_program_is(result, graph):
+    shutil.copy(graph, result / "model.onnx")
+    write_manifest(result)
+    found = checks(result)
+    assert list(found) == ["files", "reload", "parity", "onnx"]
+    assert found["onnx"][0]
+    assert found["onnx"][1].startswith("model.onnx differs by ")
+
+
+def test_a_graph_that_computes_something_else_is_told(result, graph):
+    document = onnx.load(graph)
+    (bias,) = (w for w in document.graph.initializer if w.name == "classify.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.01, bias.name))
+    onnx.save(document, result / "model.onnx")
+    write_manifest(result)
+    found = verify(result)
+    assert [(check.name, check.holds) for check in found.checks][-1] == ("onnx", False)
+    assert found.speed is None
+    (result / "model.onnx").write_bytes(b"nothing")
+    write_manifest(result)
+    assert "model.onnx does not run" in checks(result)["onnx"][1]
+
+
+def test_where_onnxruntime_is_missing_the_graph_is_not_run_and_that_is_said(
+    result, graph, monkeypatch
+):
+    monkeypatch.setattr(registry, "find_spec", lambda _: None)
+    shutil.copy(graph, result / "model.onnx")
+    write_manifest(result, evidence={"objective": OBJECTIVE | {"runtime": "onnxruntime"}})
+    found = verify(result)
+    assert found.holds
+    assert "model.onnx was not run: onnx, onnxscript, onnxruntime not" in found.checks[-1].detail
+    assert found.speed.runtime == "eager"
+
+
+def test_the_runtime_is_that_of_the_job(result, monkeypatch):
+    seen = []
+
+    def race(networks, example, *, runtime, seconds, keep_freed):
+        seen.append((runtime.name, runtime.threads))
+        return measure(networks, example, runtime=Eager(), seconds=seconds, keep_freed=keep_freed)
+
+    measure = verification.race
+    monkeypatch.setattr(verification, "race", race)
+    write_manifest(
+        result, evidence={"objective": OBJECTIVE | {"runtime": "onnxruntime", "threads": 2}}
+    )
+    assert verify(result).speed.runtime == "onnxruntime"
+    assert set(seen) == {("onnxruntime", 2)}
 
 
 Run = Callable[..., tuple[object, str, str]]

@@ -5,8 +5,7 @@ import torch
 
 from compress.errors import CompressError, WeightsError
 from search.config import ConfigError
-from search.errors import DataError
-from search.subject import DeviceError
+from search.errors import DataError, DeviceError
 from service.store.errors import LeaseLostError
 from workers.failures import JobError, reason_of
 

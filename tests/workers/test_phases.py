@@ -38,7 +38,7 @@ def parameters(network: nn.Module) -> float:
     return float(sum(weight.numel() for weight in network.parameters()))
 
 
-def race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0) -> Race:
+def race(networks, example, *, runtime, seconds=1.0, layouts=None, seed=0) -> Race:
     """Times as they would be if each parameter took a microsecond: no test hangs on a clock."""
     times = {name: parameters(network) / 1000 for name, network in networks.items()}
     shares = {name: time / times["dense"] for name, time in times.items() if name != "dense"}
@@ -46,11 +46,12 @@ def race(networks, example, *, threads, seconds=1.0, layouts=None, seed=0) -> Ra
         timings={name: Timing(time, time, time, 7) for name, time in times.items()},
         ratios={name: Ratio(share, share, share) for name, share in shares.items()},
         layouts=dict.fromkeys(networks, "contiguous"),
+        runtime=runtime.name,
         rounds=7,
     )
 
 
-def time_layers(layers, example, *, threads, layout, seconds=1.0, seed=0) -> dict[str, float]:
+def time_layers(layers, example, *, runtime, layout, seconds=1.0, seed=0) -> dict[str, float]:
     return {name: parameters(layer) / 1000 for name, layer in layers.items()}
 
 
@@ -66,6 +67,7 @@ def house(sessions, tmp_path, monkeypatch) -> House:
         monkeypatch.setattr(module, "race", race)
     monkeypatch.setattr(analysis, "time_layers", time_layers)
     monkeypatch.setattr(artifact, "export_program", write_program)
+    monkeypatch.setattr(artifact, "_export_graph", write_program)
     return furnish(sessions, tmp_path)
 
 
@@ -158,6 +160,7 @@ def test_a_job_goes_through_its_phases_and_leaves_its_result(house, tmp_path):
         "README.txt",
         "load.py",
         "manifest.json",
+        "model.onnx",
         "model.pt2",
         "model.safetensors",
         "report.md",
@@ -381,18 +384,23 @@ def test_a_full_disk_fails_the_job_and_leaves_nothing_half_published(house):
 @sqlite_only
 def test_a_network_that_cannot_be_exported_still_gives_its_weights(house, monkeypatch):
     def refuse(*_):
-        raise ExportError("torch.export failed: a data-dependent branch")
+        raise ExportError("torch.export failed: a data-dependent branch", "model.pt2")
+
+    def lack(*_):
+        raise ExportError("onnx is not installed", "model.onnx")
 
     monkeypatch.setattr(artifact, "export_program", refuse)
+    monkeypatch.setattr(artifact, "_export_graph", lack)
     job_id = house.submit(order())
     house.carry_out()
     job = read(house.sessions, job_id)
     assert job.state is JobState.SUCCEEDED
     exported = next(c for c in job.conditions if c["type"] == "ProgramExported")
     assert exported["status"] == "false"
-    assert "data-dependent" in exported["message"]
+    assert "model.pt2: torch.export failed: a data-dependent" in exported["message"]
+    assert "model.onnx: onnx is not installed" in exported["message"]
     assert {"model.safetensors", "report.md"} <= set(files(house, job_id))
-    assert "model.pt2" not in files(house, job_id)
+    assert not {"model.pt2", "model.onnx"} & set(files(house, job_id))
 
 
 @sqlite_only

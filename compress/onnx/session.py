@@ -1,0 +1,43 @@
+"""ONNX graphs run by onnxruntime, in the same process as torch."""
+
+from pathlib import Path
+
+import onnxruntime
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+ERRORS_ALONE = 3  # of onnxruntime's log levels
+
+
+class Session:
+    """A graph of one input and one output, loaded and optimised for the CPU.
+
+    Idle threads of onnxruntime would spin and take the processor from torch: here they sleep.
+
+    Args:
+        graph: in memory, or a file; a graph of more than 2 GB can only be a file.
+        threads: to compute with.
+    """
+
+    def __init__(self, graph: ModelProto | Path, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ALONE
+        for pool in ("intra_op", "inter_op"):
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            graph.SerializeToString() if isinstance(graph, ModelProto) else str(graph),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+        (entry,) = self._session.get_inputs()
+        self.input: str = entry.name
+        self.run = self._session.run
+        """onnxruntime's own call, without a layer of ours around it: run(None, {input: array})."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The graph's output for a batch on the CPU."""
+        (output,) = self.run(None, {self.input: x.detach().numpy()})
+        return torch.from_numpy(output)

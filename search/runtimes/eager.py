@@ -1,0 +1,57 @@
+"""torch as it is: one kernel after the other, in the memory layout that suits the network."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from search.runtimes.runtime import Call, Layout
+
+FORMATS: Final[dict[Layout, torch.memory_format]] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """A `Runtime`: the network called as it stands."""
+
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        return "eager"
+
+    @property
+    def torch_threads(self) -> int:
+        return self.threads
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return {}
+
+    def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:
+        if example.ndim != 4 or not any(weight.ndim == 4 for weight in network.parameters()):
+            return ("contiguous",)
+        return tuple(FORMATS)
+
+    @contextmanager
+    def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:
+        """See `Runtime.ready`. The network is contiguous afterwards, as all of ours rest.
+
+        What takes no images, a linear layer say, has no layout but the one.
+        """
+        if layout == "contiguous" or example.ndim != 4:
+            x = example.contiguous()
+            yield lambda: network(x)
+            return
+        network.to(memory_format=FORMATS[layout])
+        try:
+            images = example.contiguous(memory_format=FORMATS[layout])
+            yield lambda: network(images)
+        finally:
+            network.to(memory_format=torch.contiguous_format)

@@ -1,0 +1,48 @@
+"""What runs a network where its speed is measured."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+Layout = Literal["contiguous", "channels_last"]
+
+Call = Callable[[], object]
+"""Runs a network once on its input."""
+
+
+class Runtime(Protocol):
+    """One way to run networks, with a number of threads.
+
+    A speed-up holds for the runtime that it was measured in: the dense network and its candidates
+    always run in the same one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def torch_threads(self) -> int:
+        """What torch may compute with meanwhile: another runtime's threads need the processor."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the libraries that it needs besides torch."""
+
+    def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:
+        """The memory layouts in which the network may be the faster: one or two."""
+
+    def ready(
+        self, network: nn.Module, example: Tensor, layout: Layout
+    ) -> AbstractContextManager[Call]:
+        """The network made ready to be called, for a while; then it is as it came.
+
+        Args:
+            network: whole, or a single layer; in eval mode, on the device of `example`.
+            example: the input (N, ...) of each call.
+            layout: one of `layouts`.
+        """
