@@ -3,7 +3,7 @@
     python load.py [FOLDER]      check every file, load the network, run it once on zeros
 
     from load import keep_freed_memory, load
-    keep_freed_memory()          # on Linux, the half of the speed of a fast network
+    keep_freed_memory()          # on Linux: a small, fast network may be twice as fast
     model = load("FOLDER")       # a torch.nn.Module in eval mode
 
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
