@@ -168,6 +168,7 @@ def test_a_zip_holds_every_file(result, tmp_path):
     zip_folder(folder, tmp_path / "result.zip")
     with zipfile.ZipFile(tmp_path / "result.zip") as archive:
         assert archive.testzip() is None
+        assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o644}
         assert {name: archive.read(name) for name in archive.namelist()} == {
             path.name: path.read_bytes() for path in folder.iterdir()
         }

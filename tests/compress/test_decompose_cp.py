@@ -325,3 +325,17 @@ def test_an_extrapolation_that_leads_farther_off_is_not_kept(monkeypatch):
         errors.append(als.Als(kernel).fit(8).error)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.999 * errors[0]
+
+
+@BOTH
+def test_the_start_of_whitened_inputs_is_taken_where_it_is_better(monkeypatch, separable):
+    """White inputs mixed along the channels and the places: whitening undoes just that."""
+    errors = []
+    for seed in range(4):
+        weight = normal(seed, 8, 6, 3, 3)
+        mixing = torch.kron(normal(seed + 10, 6, 6), normal(seed + 20, 9, 9))
+        fits = [Cp(weight, mixing @ mixing.T, separable=separable) for _ in range(2)]
+        monkeypatch.setattr(fits[1], "_whitened", lambda _rank: None)
+        errors.append([fit.error((10,)) for fit in fits])
+    assert all(both <= plain + ROUND_OFF for both, plain in errors)
+    assert min(both / plain for both, plain in errors) < 0.99
