@@ -329,7 +329,10 @@ def test_an_extrapolation_that_leads_farther_off_is_not_kept(monkeypatch):
 
 @BOTH
 def test_the_start_of_whitened_inputs_is_taken_where_it_is_better(monkeypatch, separable):
-    """White inputs mixed along the channels and the places: whitening undoes just that."""
+    """White inputs mixed along the channels and the places: whitening undoes just that.
+
+    Not undone in the factors, the start would still help, but not nearly as much.
+    """
     errors = []
     for seed in range(4):
         weight = normal(seed, 8, 6, 3, 3)
@@ -337,5 +340,4 @@ def test_the_start_of_whitened_inputs_is_taken_where_it_is_better(monkeypatch, s
         fits = [Cp(weight, mixing @ mixing.T, separable=separable) for _ in range(2)]
         monkeypatch.setattr(fits[1], "_whitened", lambda _rank: None)
         errors.append([fit.error((10,)) for fit in fits])
-    assert all(both <= plain + ROUND_OFF for both, plain in errors)
-    assert min(both / plain for both, plain in errors) < 0.99
+    assert max(both / plain for both, plain in errors) < 0.77
