@@ -36,8 +36,15 @@ EXACT = ("svd", "spatial_svd", "tucker2")  # methods that are the dense layer at
 WIDEST = 20_000
 ROUND_OFF = 1e-8  # difference allowed, relative to the largest output
 SIDE = 32  # of the image
-SIDES = {"inception_v3": 75, "alexnet": 64, "maxvit_t": 224, "vit_h_14": 56} | {
-    name: 64 for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32")
+SIDES = {
+    "alexnet": 64,
+    "inception_v3": 75,
+    "maxvit_t": 224,
+    "vit_b_16": 64,
+    "vit_b_32": 64,
+    "vit_h_14": 56,
+    "vit_l_16": 64,
+    "vit_l_32": 64,
 }
 
 
