@@ -354,3 +354,32 @@ def test_a_recurrent_layer_takes_any_number_of_steps(tmp_path):
     found = read_program(write(model, [WORDS], tmp_path / "model.pt2"))
     longer = torch.cat([WORDS, WORDS], 1)
     assert torch.equal(found(longer), model(longer))
+
+
+def test_a_recurrent_layer_takes_any_batch(tmp_path):
+    """Though the exporter wrote down zeros of its own batch as the first state."""
+    model = settled(Recurrent(nn.LSTM), WORDS)
+    found = read_program(write(model, [WORDS], tmp_path / "model.pt2", dynamic=False))
+    more = torch.cat([WORDS, WORDS, WORDS])
+    assert torch.equal(found(more), model(more))
+
+
+class Masking(nn.Module):
+    """Writes into a part of a tensor, and uses the whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.layer(x).clone()
+        y[:, :2].zero_()
+        y[:, 2:3] = 1
+        return y
+
+
+def test_what_is_written_into_a_part_is_seen_in_the_whole(tmp_path):
+    model, x = Masking().eval(), torch.randn(2, 4)
+    found = read_program(write(model, [x], tmp_path / "model.pt2"))
+    assert torch.equal(found(x), model(x))
+    assert found(x)[:, :3].tolist() == [[0, 0, 1]] * 2
