@@ -2,7 +2,8 @@
 
     python -m search.inspection ARCHITECTURE [--weights FILE] [--json]
 
-With weights, they are checked against the architecture as a job would check them.
+With weights, they are checked against the architecture as a job would check them, and every
+tensor that does not fit is named.
 Exit code 0; 1 if the weights do not fit; 2 for an architecture that is unknown, or wrong usage.
 """
 
@@ -81,8 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="ranksearch inspect", description="Every layer: eligible methods, or why not."
     )
-    parser.add_argument("architecture", help="a classification network of torchvision, or ours")
-    parser.add_argument("--weights", type=Path, help="its safetensors file, to be checked as well")
+    parser.add_argument("architecture", help="a network of torchvision, timm/NAME, or ours")
+    parser.add_argument("--weights", type=Path, help="the file of its weights, to be checked too")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args()
     name, weights = arguments.architecture, arguments.weights
@@ -93,7 +94,8 @@ def main() -> None:
     except ArchitectureError as error:
         parser.error(str(error))
     except WeightsError as error:
-        sys.exit(f"{weights} does not fit {name}: {error}")
+        every = "\n".join(error.differences) or str(error)
+        sys.exit(f"{weights} does not fit {name}:\n{every}")
     reports = inspect(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if arguments.json:

@@ -19,8 +19,12 @@ def worker() -> None:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="Architecture: of torchvision, or an example.")],
-    weights: Annotated[Path | None, typer.Option(help="Its safetensors file, checked too.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="Architecture: of torchvision, timm/NAME, or an example.")
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="The file of its weights, checked too.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Name every layer: methods that apply, or why none."""

@@ -167,9 +167,9 @@ HOSTILE = {
     "another kind": (zip_with("cat/x.png", b"GIF89a" + bytes(20)), "invalid-dataset", "cat/x.png"),
     "an empty file": (zip_with("cat/x.png", b""), "invalid-dataset", "cat/x.png"),
     "half a header": (zip_with("cat/x.png", GOOD[:20]), "invalid-dataset", "cat/x.png"),
-    "a giant PNG": (zip_with("cat/x.png", png_of(GIANT, GIANT)), "invalid-dataset", "cat/x.png"),
-    "a giant JPEG": (zip_with("cat/x.jpg", jpeg_of(GIANT, GIANT)), "invalid-dataset", "cat/x.jpg"),
-    "no pixels": (zip_with("cat/x.png", png_of(0, 5)), "invalid-dataset", "cat/x.png"),
+    "a giant PNG": (zip_with("cat/x.png", png_of(GIANT, GIANT)), "invalid-dataset", "65535 x"),
+    "a giant JPEG": (zip_with("cat/x.jpg", jpeg_of(GIANT, GIANT)), "invalid-dataset", "65535 x"),
+    "no pixels": (zip_with("cat/x.png", png_of(0, 5)), "invalid-dataset", "0 x 5"),
     "no frame": (zip_with("cat/x.jpg", b"\xff\xd8\xff\xd9"), "invalid-dataset", "cat/x.jpg"),
     "no class": (zip_with("x.png", GOOD), "invalid-dataset", "x.png"),
     "a bomb": (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
-from service.store import migrate
-from service.store.session import make_engine
-from service.store.tables import Base
+from service.store import migrate, models
+from service.store.session import make_engine, make_sessions
+from service.store.tables import Base, ModelRow
 
 
 def table_names(url: str) -> set[str]:
@@ -82,3 +82,26 @@ def test_without_a_url_the_tables_are_made_in_the_data_folder(tmp_path: Path):
         check=True,
     )
     assert table_names(f"sqlite:///{folder / 'ranksearch.db'}") > set(Base.metadata.tables)
+
+
+def test_parameters_survive_the_column_s_replacement(empty_database_url):
+    migrate.upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    try:
+        with make_sessions(engine).begin() as session:
+            for name, parameters in (("known", 7), ("unknown", None)):
+                models.add(
+                    session,
+                    name=name,
+                    architecture="digits_cnn",
+                    sha256=name,
+                    size_bytes=1,
+                    parameters=parameters,
+                )
+        migrate.downgrade(empty_database_url, "0001")
+        migrate.upgrade(empty_database_url)
+        with make_sessions(engine)() as session:
+            found = {row.name: row.parameters for row in session.scalars(select(ModelRow))}
+    finally:
+        engine.dispose()
+    assert found == {"known": 7, "unknown": 0}
