@@ -10,9 +10,11 @@ import argparse
 import copy
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,12 @@ def main() -> None:
     """Try every network and write the record."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo")
     parser.add_argument("networks", nargs="*", default=sorted(TORCHVISION))
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
     arguments = parser.parse_args()
     started_at, begun = datetime.now(UTC), time.monotonic()
-    torch.set_num_threads(1)
-    rows = [_row(name) for name in arguments.networks]
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+        rows = list(pool.map(_row, arguments.networks))
     record = Record(
         command="python -m benchmarks.zoo",
         threads=1,
@@ -126,6 +129,7 @@ def examine(name: str, *, compiled: bool) -> Finding:
     torch.manual_seed(0)
     side = SIDES.get(name, SIDE)
     network = build(name, {"image_size": side} if name.startswith("vit_") else None).double()
+    network.requires_grad_(False)  # but for factors: the rest would double the memory
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
     traces = trace(network, x[:1])
     reports = inspect(network)
@@ -216,13 +220,9 @@ def _macs(network: nn.Module, x: Tensor) -> int:
 
 
 def _learns(network: nn.Module, x: Tensor) -> bool:
+    layers = [layer.requires_grad_() for layer in network.modules() if is_factorized(layer)]
     network(x).square().sum().backward()
-    gradients = [
-        weight.grad
-        for layer in network.modules()
-        if is_factorized(layer)
-        for weight in layer.parameters()
-    ]
+    gradients = [weight.grad for layer in layers for weight in layer.parameters()]
     network.zero_grad()
     return all(g is not None and bool(g.isfinite().all()) and bool(g.any()) for g in gradients)
 
@@ -233,6 +233,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 
 
 def _row(name: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
     begun = time.process_time()
     finding = examine(name, compiled=True)
     row = asdict(finding) | {"fault": finding.fault, "seconds": time.process_time() - begun}
