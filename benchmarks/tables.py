@@ -29,6 +29,12 @@ DEMO_HEADINGS = (
     "verdict",
 )
 
+# Record -> the fields of its rows that make a table as they are.
+FIELDS = {
+    "mutation": ("file", "was", "becomes", "killed"),
+    "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
+}
+
 
 def main() -> None:
     """Write every page anew."""
@@ -50,6 +56,9 @@ def section(name: str) -> str:
     rows = record["rows"]
     if name == "decompose":
         found = decompose_tables.tables(rows)
+    elif name in FIELDS:
+        fields = FIELDS[name]
+        found = [(fields, [tuple(_told(row[field]) for field in fields) for row in rows])]
     else:
         found = [(DEMO_HEADINGS, [_cells(row) for row in rows])]
     lines = []
@@ -85,12 +94,22 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _told(value: Any) -> str:
+    """A value in a cell of a table."""
+    if isinstance(value, str):
+        return f"`{value.replace('|', chr(92) + '|')}`"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else f"{value:,}"
+
+
 def _circumstances(record: Mapping[str, Any]) -> str:
     hardware, versions = record["hardware"], record["versions"]
     where = hardware.get("gpu") or hardware["processor"]
+    rounds = f"n = {record['n']} interleaved rounds; " if record["n"] > 1 else ""
     return (
         f"{where}, {hardware['cores']} cores, {record['threads']} thread; eager torch "
-        f"{versions['torch']}; n = {record['n']} interleaved rounds; "
+        f"{versions['torch']}; {rounds}"
         f"{record['seconds']:g} s in all; "
         f"`{record['command']}` at commit {record['commit']}."
     )
