@@ -1,10 +1,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -116,12 +117,25 @@ def test_a_supervisor_killed_with_9_takes_its_job_process_along(start, sessions,
     eventually(lambda: not is_alive(process), "the job process is gone")
 
 
+def is_frozen(worker, sessions):
+    """Stop a worker; not within a write, where it would keep SQLite's lock for as long."""
+    worker.process.send_signal(signal.SIGSTOP)
+    database = sessions.kw["bind"].url.database
+    try:
+        with closing(sqlite3.connect(database, timeout=0.05)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        worker.process.send_signal(signal.SIGCONT)
+        return False
+    return True
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_worker_frozen_past_its_lease_kills_its_process_when_it_thaws(start, sessions, diary):
     [job_id] = submit(sessions)
     worker = start("hang", lease_seconds=1.0)
     process = runs(diary)
-    worker.process.send_signal(signal.SIGSTOP)
+    eventually(lambda: is_frozen(worker, sessions), "the worker stops between two writes")
 
     def take_over() -> bool:
         with sessions.begin() as session:
