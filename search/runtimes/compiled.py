@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from search.runtimes.runtime import Call, Layout
+from search.runtimes.runtime import NO_OTHERS, Call, Layout
 
 COMPILERS = ("g++", "clang++", "cl")
 
@@ -27,18 +27,12 @@ class Compiled:
 
     threads: int = 1
     backend: str | Callable[..., Any] = "inductor"
-
-    @property
-    def name(self) -> str:
-        return "compile"
+    name = "compile"
+    versions = NO_OTHERS
 
     @property
     def torch_threads(self) -> int:
         return self.threads
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return {}
 
     def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:  # noqa: ARG002
         return ("contiguous",)  # the compiler chooses inside

@@ -1,6 +1,6 @@
 """torch as it is: one kernel after the other, in the memory layout that suits the network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from search.runtimes.runtime import Call, Layout
+from search.runtimes.runtime import NO_OTHERS, Call, Layout
 
 FORMATS: Final[dict[Layout, torch.memory_format]] = {
     "contiguous": torch.contiguous_format,
@@ -21,18 +21,12 @@ class Eager:
     """A `Runtime`: the network called as it stands."""
 
     threads: int = 1
-
-    @property
-    def name(self) -> str:
-        return "eager"
+    name = "eager"
+    versions = NO_OTHERS
 
     @property
     def torch_threads(self) -> int:
         return self.threads
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return {}
 
     def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:
         if example.ndim != 4 or not any(weight.ndim == 4 for weight in network.parameters()):

@@ -12,6 +12,24 @@ from compress.onnx.layers import is_writable, layer_model
 from compress.onnx.network import exported
 from compress.onnx.session import Session
 from compress.onnx.template import Template
+from search.runtimes.runtime import Layout
+
+
+class GraphRuntime:
+    """What the runtimes that take graphs have in common.
+
+    Torch keeps to one thread meanwhile, and the runtime lays values out as it likes.
+    """
+
+    torch_threads = 1
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+        self.graphs = Graphs()
+
+    def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:  # noqa: ARG002
+        """See `Runtime.layouts`."""
+        return ("contiguous",)
 
 
 class Graphs:

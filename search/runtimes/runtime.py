@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
 
 from torch import Tensor, nn
 
 Layout = Literal["contiguous", "channels_last"]
+
+NO_OTHERS: Final[Mapping[str, str]] = MappingProxyType({})  # libraries besides torch
 
 Call = Callable[[], object]
 """Runs a network once on its input."""
