@@ -8,9 +8,7 @@ times the file's size, a few minutes, no larger file, and none of the service's 
 0; 3 with one sentence on stdout for what is refused; anything else is a crash.
 """
 
-import os
 import re
-import resource
 import subprocess
 import sys
 import warnings
@@ -18,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from compress.confinement import confine, run_confined
 from compress.errors import WeightsError
 from compress.torch_archive import HINT
 
@@ -38,14 +37,9 @@ def to_safetensors(source: Path, target: Path) -> None:
     Raises:
         WeightsError: it holds no state dict, or the child died of it.
     """
-    seconds = SECONDS + source.stat().st_size / BYTES_PER_SECOND
-    secret = "RANKSEARCH_"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(secret)}
-    command = [sys.executable, "-m", "compress.unpickling", str(source), str(target)]
+    seconds = _seconds(source.stat().st_size)
     try:
-        ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
+        ended = run_confined("compress.unpickling", source, target, seconds=seconds)
     except subprocess.TimeoutExpired as error:
         raise WeightsError(
             f"the file was given up on after {seconds:.0f} seconds: {HINT}"
@@ -87,12 +81,15 @@ def main() -> int:
 
 
 def _limit(size: int) -> None:
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    memory = used + 6 * size + SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * size + SPARE_BYTES,) * 2)
-    seconds = int(SECONDS + size / BYTES_PER_SECOND)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    confine(
+        memory_bytes=6 * size + SPARE_BYTES,
+        seconds=_seconds(size),
+        file_bytes=4 * size + SPARE_BYTES,
+    )
+
+
+def _seconds(size: int) -> float:
+    return SECONDS + size / BYTES_PER_SECOND
 
 
 def _unwrapped(loaded: Any) -> Mapping[Any, Any]:

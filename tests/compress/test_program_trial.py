@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress import confinement
 from compress.errors import ProgramError
-from compress.program import child
 from compress.program.child import ProgramReport, try_in_child
 from compress.program.operators import ATEN
 from compress.program.read import examine, read_program
@@ -324,7 +324,7 @@ def test_a_process_that_breaks_is_told(archive, monkeypatch, ending, message):
             raise ending
         return ending
 
-    monkeypatch.setattr(child.subprocess, "run", run)
+    monkeypatch.setattr(confinement.subprocess, "run", run)
     with pytest.raises(ProgramError, match=message):
         try_in_child(archive)
 
@@ -337,7 +337,7 @@ def test_the_process_knows_no_settings(archive, monkeypatch):
         return subprocess.CompletedProcess(command, 1, "", "")
 
     monkeypatch.setenv("RANKSEARCH_DATABASE_URL", "postgresql://someone:secret@somewhere/db")
-    monkeypatch.setattr(child.subprocess, "run", run)
+    monkeypatch.setattr(confinement.subprocess, "run", run)
     with pytest.raises(ProgramError, match="ended with code 1"):
         try_in_child(archive)
     assert "PATH" in seen

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import torch_archive, unpickling
+from compress import confinement, torch_archive, unpickling
 from compress.errors import ArchiveError, UnsafeArchiveError, WeightsError
 from compress.load import read_safetensors
 from compress.state_dict import read_state_dict, stripped
@@ -130,14 +130,14 @@ def test_the_child_runs_no_code_either(path, tmp_path, trap):
 
 def test_the_child_knows_no_secrets(path, tmp_path, monkeypatch, state):
     seen = {}
-    run = unpickling.subprocess.run
+    run = confinement.subprocess.run
 
     def watched(command, *, env, **how):
         seen.update(env)
         return run(command, env=env, **how)
 
     monkeypatch.setenv("RANKSEARCH_TOKEN", "secret")
-    monkeypatch.setattr(unpickling.subprocess, "run", watched)
+    monkeypatch.setattr(confinement.subprocess, "run", watched)
     unpickling.to_safetensors(written(path, state), tmp_path / "out")
     assert "PATH" in seen
     assert "RANKSEARCH_TOKEN" not in seen
@@ -180,7 +180,7 @@ def test_a_child_that_wants_too_much_memory_is_no_harm(path, tmp_path, monkeypat
         "import numpy\nfrom compress import unpickling\n"
         "unpickling._limit(1000)\nnumpy.ones(1 << 30)\n"
     )
-    monkeypatch.setattr(unpickling.sys, "executable", _runner(tmp_path, "greedy.py"))
+    monkeypatch.setattr(confinement.sys, "executable", _runner(tmp_path, "greedy.py"))
     with pytest.raises(WeightsError, match="more memory than its size explains"):
         unpickling.to_safetensors(written(path, {}), tmp_path / "out")
 
