@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from compress.catalog import PROGRAM
 from compress.errors import ProgramError
 from compress.program.arguments import Reference, Setting, Value, references
 from compress.program.calls import DEVICE as INPUT_DEVICE
@@ -25,7 +26,6 @@ from compress.program.steps import DEVICE, Program, build, named, put_
 ZEROS: Final = frozenset(f"{ATEN}{name}.default" for name in ("new_zeros", "zeros", "zeros_like"))
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 MAX_DEPTH: Final = 64
-REGISTRY: Final = "program"  # of `compress.load.build_dense`
 
 
 def assemble(graph: Graph, tensors: Mapping[str, Tensor], persistent: Set[str]) -> Program:
@@ -48,8 +48,8 @@ def assemble(graph: Graph, tensors: Mapping[str, Tensor], persistent: Set[str]) 
     writer = _Writer(graph, layers)
     rows, nodes = writer.steps()
     document = {
-        "registry": REGISTRY,
-        "name": REGISTRY,
+        "registry": PROGRAM,
+        "name": PROGRAM,
         "inputs": len(graph.inputs),
         **_described(layers, tensors, persistent),
         "steps": rows,

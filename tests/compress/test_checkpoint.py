@@ -25,7 +25,9 @@ def test_a_network_comes_back_from_its_plan_and_its_weights(tmp_path, tiny, tiny
 
 def test_equal_networks_give_equal_files(tmp_path, tiny):
     write_safetensors(tmp_path / "a", tiny.state_dict())
-    write_safetensors(tmp_path / "b", copy.deepcopy(tiny).to(memory_format=torch.channels_last).state_dict())
+    write_safetensors(
+        tmp_path / "b", copy.deepcopy(tiny).to(memory_format=torch.channels_last).state_dict()
+    )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
