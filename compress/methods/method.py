@@ -12,6 +12,7 @@ from compress.coordinates import Coordinates
 from compress.decompose.linalg import check_ranks
 from compress.errors import UnsupportedLayerError, WeightsError
 from compress.kernels import kernel_of, weight_of, weight_size
+from compress.methods.equalisation import equalised
 from compress.methods.grid import cheaper_ranks, thinned
 from compress.methods.groups import group_shape, groups_of, side_by_side
 from compress.metric import Metric
@@ -182,9 +183,11 @@ class StagedFactors:
     def factors(self, ranks: Ranks) -> dict[str, Tensor]:
         """See `Decomposition`."""
         stages = self.method.stages(self.shape, ranks)
-        one = weighted(self.method.layout(group_shape(self.shape), ranks))
+        one = [shape for _, shape in weighted(self.method.layout(group_shape(self.shape), ranks))]
         groups = [
-            coordinates.leave([shape for _, shape in one], algorithm.factors(ranks))
+            equalised(
+                one, coordinates.leave(one, algorithm.factors(ranks)), parted=self.method.folds
+            )
             for coordinates, algorithm in zip(self.coordinates, self.algorithms, strict=True)
         ]
         return {
