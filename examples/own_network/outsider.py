@@ -11,6 +11,7 @@ further. One JSON object on stdout tells what was seen.
 import importlib.util
 import io
 import json
+import math
 import sys
 import time
 import urllib.request
@@ -75,8 +76,10 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate: float) -> float:
-    """Train with Adam; the mean loss of the last epoch."""
+    """Train with Adam at a rate that falls; the mean loss of the last epoch."""
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    steps = epochs * math.ceil(len(images) / BATCH)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=steps)
     generator = torch.Generator().manual_seed(0)
     network.train()
     losses: list[float] = []
@@ -87,6 +90,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, rate:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            decay.step()
             losses.append(loss.item())
     return sum(losses) / len(losses)
 
