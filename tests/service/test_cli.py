@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import get_args
 
+import httpx2
 import numpy as np
 import pytest
+import torch
 import typer
 from fastapi import FastAPI
 
@@ -20,6 +22,7 @@ from service.settings import Settings
 from service.store import artifacts, lease, progress
 from service.store.blobs import Blobs
 from service.store.tables import JobState
+from tests.compress.programs import write
 from tests.service.conftest import TOKEN, claim
 from tests.service.files import arrays_npz, weights
 from tests.service.live import serving
@@ -339,6 +342,23 @@ def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
 def test_a_network_by_name_needs_its_weights(run):
     code, _, err = run("compress", "resnet18", "--data", "digits", "--max-loss", "1pp")
     assert (code, "--weights" in err) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["gone.pt2"], ["mine.pt2", "--weights", "mine.pt2"]])
+def test_a_program_is_a_file_and_needs_no_weights(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pt2").touch()
+    code, _, err = run("compress", *arguments, "--data", "digits", "--max-loss", "1pp")
+    assert (code, arguments[0] in err) == (2, True)
+
+
+def test_a_program_is_sent_without_an_architecture(url, run, order, tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 4)).eval()
+    program = write(network, (torch.ones(2, 1, 3, 3),), tmp_path / "mine.pt2")
+    assert run("compress", program, *order[3:], "--no-wait")[0] == 0
+    answer = httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
+    (model,) = answer.json()["data"]
+    assert model["architecture"] == "program"
 
 
 def test_transforms_and_inputs_arrive_as_they_were_given(url, run, order, tmp_path):

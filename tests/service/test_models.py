@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.compress.programs import changed, graph_of, write
 from tests.service.files import weights
 
 
@@ -135,3 +136,41 @@ def test_a_model_that_a_job_needs_stays(client, model_id, job_id):
     assert (answer.status_code, answer.json()["code"]) == (409, "in-use")
     assert job_id in answer.json()["detail"]
     assert client.get(f"/v1/models/{model_id}").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 4)).eval()
+    return write(network, (torch.ones(2, 1, 3, 3),), tmp_path_factory.mktemp("p") / "mine.pt2")
+
+
+def test_a_program_brings_its_architecture(client, program):
+    answer = client.post("/v1/models", content=program.read_bytes())
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["architecture"] == "program"
+    assert answer.json()["parameters"] == 40
+
+
+def test_a_program_that_calls_what_is_not_read_is_refused(client, traces, program, tmp_path):
+    def edit(document):
+        graph_of(document)["nodes"][0]["target"] = "torch.ops.aten.from_file.default"
+
+    crafted = changed(program, tmp_path / "crafted.pt2", edit=edit)
+    problem = client.post("/v1/models", content=crafted.read_bytes()).json()
+    assert problem["code"] == "unsupported-program"
+    assert "aten.from_file" in problem["detail"]
+    assert traces() == set()
+
+
+def test_weights_without_an_architecture_are_no_program(client, traces):
+    problem = client.post("/v1/models", content=weights()).json()
+    assert problem["code"] == "unsupported-architecture"
+    assert problem["errors"][0]["parameter"] == "architecture"
+    assert traces() == set()
+
+
+def test_a_program_with_an_architecture_is_told_to_come_without(client, traces, program):
+    problem = upload(client, program.read_bytes()).json()
+    assert problem["code"] == "unsafe-file"
+    assert "send it without one" in problem["detail"]
+    assert traces() == set()

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from compress.architectures import build
+from compress.catalog import PROGRAM
+from compress.load import build_dense
 from search.data.declaration import Declaration
 from service.dataset_intake import describe
-from service.intake import count_parameters
+from service.intake import count_parameters, count_program_parameters
 from service.store import datasets, models
 from service.store.session import reading
 from tests.archives import folders, shard, tar_of, zip_of
+from tests.compress.programs import write
 from tests.workers.tiny import House, furnish, order
 from workers.failures import JobError
 from workers.loading import load, read_rows
@@ -33,6 +36,20 @@ def add_model(house, folder, state, architecture="digits_cnn"):
             session,
             name="mine.pth",
             architecture=architecture,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            parameters=parameters,
+        ).id
+
+
+def add_program(house, path):
+    parameters = count_program_parameters(path)
+    sha256, size_bytes = house.blobs.put_file(path)
+    with house.sessions.begin() as session:
+        return models.add(
+            session,
+            name="mine.pt2",
+            architecture=PROGRAM,
             sha256=sha256,
             size_bytes=size_bytes,
             parameters=parameters,
@@ -88,3 +105,25 @@ def test_what_does_not_fit_is_named_in_the_reason(house, tmp_path):
     assert caught.value.reason["code"] == "bad_model"
     assert "classify.weight has shape (3, 256)" in caught.value.reason["detail"]
     assert "mine.pth" in caught.value.reason["detail"]
+
+
+def test_a_program_becomes_the_network(house, tmp_path):
+    network, x = build("digits_cnn"), torch.randn(2, 1, 32, 32)
+    path = write(network, (x,), tmp_path / "model.pt2")
+    found = loaded(house, model_id=add_program(house, path))
+    assert torch.equal(found.model(x), network(x))
+    built = build_dense(json.loads(json.dumps(found.architecture)))
+    built.load_state_dict(found.model.state_dict())
+    assert torch.equal(built(x), network(x))
+
+
+class OneForAll(torch.nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+def test_a_program_is_tried_before_it_is_read(house, tmp_path):
+    path = write(OneForAll(), (torch.randn(2, 3),), tmp_path / "model.pt2")
+    with pytest.raises(JobError, match="depends on the rest of its batch") as caught:
+        loaded(house, model_id=add_program(house, path))
+    assert caught.value.reason["code"] == "bad_model"
