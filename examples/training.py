@@ -29,7 +29,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def train(
-    architecture: str,
+    network: nn.Module,
     train_set: tuple[Tensor, Tensor],
     *,
     epochs: int,
@@ -38,11 +38,13 @@ def train(
     augment: Augment,
     report: Callable[[int, nn.Module], None],
 ) -> nn.Module:
-    """A network trained on float images in [0, 1] (N, C, H, W) and labels (N,); seeded."""
-    torch.manual_seed(0)
+    """Train on float images in [0, 1] (N, C, H, W) and labels (N,), in an order that is seeded.
+
+    Returns:
+        The network itself, in eval mode.
+    """
     generator = torch.Generator().manual_seed(0)
     images, labels = train_set
-    network = build_sequential(EXAMPLES[architecture])
     optimizer = torch.optim.SGD(
         network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -86,8 +88,9 @@ def main(
             f"epoch {epoch + 1}: held-out accuracy {accuracy(network, *test_set):.4f}", flush=True
         )
 
+    torch.manual_seed(0)
     network = train(
-        architecture,
+        build_sequential(EXAMPLES[architecture]),
         train_set,
         epochs=arguments.epochs,
         batch=batch,
