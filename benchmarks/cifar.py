@@ -1,5 +1,7 @@
 """Two networks for CIFAR-10 of the kind that people train today, smaller than theirs."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,7 +33,7 @@ class ResNet20(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         widths, blocks = (16, 16, 32, 64), []
-        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(widths)):
             for place in range(3):
                 first = place == 0
                 stride = 2 if first and i else 1
