@@ -42,8 +42,11 @@ format: install ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+bench-promise: install ## how often a promise is broken, over thousands of searches
+	@$(BIN)/python -m benchmarks.promise
+
 results: install ## write the pages that are made: tables from benchmarks/results, supported layers
 	@$(BIN)/python -m benchmarks.tables
 	@$(BIN)/python -m benchmarks.support
 
-.PHONY: help install lock demo test check format results
+.PHONY: help install lock demo test check format bench-promise results
