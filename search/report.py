@@ -22,6 +22,10 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     tested                   finalists in the order of their tests: plan, loss, passed
     evaluations, failed      candidates that were evaluated, and those of them that failed
     search_seconds           that the search took, in its last attempt
+    samples_saved            share of the search's images that early stops spared, likewise
+    surrogate                rank correlation of predicted with measured loss and latency
+    limit                    speedup with the layers that have faster forms for nothing, and the
+                             share of their time that was saved
 """
 
 from collections.abc import Iterator, Mapping
@@ -138,6 +142,7 @@ def _method(document: Mapping[str, Any]) -> Iterator[str]:
         f"{splits['search']:,} guided the search, {splits['confirmation']:,} others confirmed it."
     )
     yield ""
+    yield from _quality(document)
     yield (
         f"Finalists tested on the confirmation images: {len(document['tested'])}, in an order "
         "fixed beforehand, from the safest to the fastest, up to the first that failed; so the "
@@ -150,6 +155,27 @@ def _method(document: Mapping[str, Any]) -> Iterator[str]:
             if document["not_simplified"] is None
             else f"Batch norms were folded in neither: {document['not_simplified']}."
         )
+
+
+def _quality(document: Mapping[str, Any]) -> Iterator[str]:
+    """How far the search could go, how well it was guided, and what stopping early spared."""
+    limit, guide = document["limit"], document["surrogate"]
+    if limit["achieved"] is not None:
+        most = "any speed-up" if limit["speedup"] is None else f"{limit['speedup']:.2f} times"
+        yield (
+            f"With the layers that have faster forms for nothing, {most} could be reached "
+            f"(Amdahl); of the time that they take, {100 * limit['achieved']:.0f} % was saved."
+        )
+    told = [
+        f"{guide[key]:.2f} for the {key}" for key in ("loss", "latency") if guide[key] is not None
+    ]
+    if told:
+        yield (
+            f"Rank correlation of predicted with measured over {guide['candidates']} candidates: "
+            f"{', '.join(told)}."
+        )
+    yield f"Stopping early spared {100 * document['samples_saved']:.0f} % of the search's images."
+    yield ""
 
 
 def _use(document: Mapping[str, Any]) -> Iterator[str]:

@@ -47,6 +47,7 @@ from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
 from search.subject import Subject
+from search.surrogate import limit, surrogate
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
 StoppedBy = Literal["max_seconds", "max_evaluations"]
@@ -73,6 +74,8 @@ class Found:
     """The limit that ended it; None if the strategy had no more questions."""
     seconds: float
     """What this attempt took."""
+    samples_saved: float = 0.0
+    """Share of the samples of its evaluations that an early stop spared this attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,7 @@ def run_search(
     evaluate = evaluate or partial(map, Evaluator(subject, table, config.budget).evaluate)
     known = dict(stored or {})
     told: dict[str, Candidate] = {}
+    seen: list[int] = []
 
     def answer(points: list[Point]) -> list[Candidate]:
         keys = [plan_key(table.plan(point)) for point in points]
@@ -139,6 +143,8 @@ def run_search(
                 raise _LimitReached("max_seconds")
             evaluation = next(evaluations)
             record(evaluation)
+            if evaluation.reason is None:
+                seen.append(evaluation.measured["loss"]["samples"])
             told[evaluation.key] = Candidate(evaluation.point, evaluation.costs)
         return [Candidate(p, told[key].costs) for p, key in zip(points, keys, strict=True)]
 
@@ -148,7 +154,12 @@ def run_search(
             pass
     except _LimitReached as reached:
         stopped_by = reached.limit
-    return Found(candidates=list(told.values()), stopped_by=stopped_by, seconds=clock() - begun)
+    return Found(
+        candidates=list(told.values()),
+        stopped_by=stopped_by,
+        seconds=clock() - begun,
+        samples_saved=1 - sum(seen) / (len(seen) * len(subject.search)) if seen else 0.0,
+    )
 
 
 def evidence(
@@ -194,6 +205,9 @@ def evidence(
         "evaluations": len(found.candidates),
         "failed": sum(math.isnan(c.costs.loss) for c in found.candidates),
         "search_seconds": round(found.seconds, 3),
+        "samples_saved": round(found.samples_saved, 4),
+        "surrogate": surrogate(table, found.candidates),
+        "limit": limit(table, confirmation.measured["speedup"] if confirmation.measured else 1.0),
     }
 
 

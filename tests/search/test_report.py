@@ -82,6 +82,9 @@ def document(**changes):
         "evaluations": 9,
         "failed": 1,
         "search_seconds": 12.3,
+        "samples_saved": 0.25,
+        "surrogate": {"candidates": 7, "loss": 0.9, "latency": None},
+        "limit": {"speedup": 8.0, "achieved": 0.75},
     }
     return found | changes
 
@@ -196,3 +199,19 @@ def test_every_table_has_as_many_cells_in_each_row_as_in_its_head():
             continue
         width = width or line.count("|")
         assert line.count("|") == width
+
+
+def test_the_limit_and_the_guide_are_told():
+    text = markdown(document())
+    assert (
+        "8.00 times could be reached (Amdahl); of the time that they take, 75 % was saved" in text
+    )
+    assert "measured over 7 candidates: 0.90 for the loss." in text
+    assert "Stopping early spared 25 %" in text
+
+
+def test_a_guide_that_says_nothing_is_left_out():
+    silent = {"candidates": 1, "loss": None, "latency": None}
+    text = markdown(document(surrogate=silent, limit={"speedup": None, "achieved": None}))
+    assert "Amdahl" not in text
+    assert "Rank correlation" not in text

@@ -1,0 +1,54 @@
+"""How well the table guided the search, and how far it could have led."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from scipy.stats import spearmanr
+
+from search.strategy import Candidate
+from search.table import ChoiceTable
+
+FEWEST: Final = 3  # candidates of which an order says anything
+
+
+def surrogate(table: ChoiceTable, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Rank correlations (Spearman 1904) of predicted with measured, over the candidates.
+
+    Returns:
+        JSON: `loss` and `latency`, each None for fewer than three candidates or where all are
+        alike, and the number of candidates; failed ones say nothing.
+    """
+    known = [c for c in candidates if math.isfinite(c.costs.loss)]
+    return {
+        "candidates": len(known),
+        "loss": _spearman([table.loss(c.point) for c in known], [c.costs.loss for c in known]),
+        "latency": _spearman(
+            [table.latency_ms(c.point) for c in known], [c.costs.time_share for c in known]
+        ),
+    }
+
+
+def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
+    """What no plan can pass: the speedup with the layers of the table for nothing (Amdahl 1967).
+
+    Args:
+        table: whose layers all have faster forms.
+        speedup: T_dense / T of the result.
+
+    Returns:
+        JSON: `speedup`, None where the layers by themselves take as long as the whole network, and
+        `achieved`, the share that was saved of the time that could be.
+    """
+    free = table.dense_latency_ms - sum(layer.dense.latency_ms for layer in table.layers)
+    open_share = 1 - max(free, 0.0) / table.dense_latency_ms
+    return {
+        "speedup": table.dense_latency_ms / free if free > 0 else None,
+        "achieved": min((1 - 1 / speedup) / open_share, 1.0) if open_share > 0 else None,
+    }
+
+
+def _spearman(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
+    if len(predicted) < FEWEST or len(set(predicted)) == 1 or len(set(measured)) == 1:
+        return None
+    return float(spearmanr(predicted, measured).statistic)
