@@ -15,7 +15,7 @@ from search.data.picture_header import PictureHeader
 from search.data.picture_shapes import COLOURS
 from search.errors import DataError
 
-MEMORY_BYTES: Final = 2 << 30  # of one process: the largest picture takes 0.8 GB
+MEMORY_BYTES: Final = 2 << 30  # of one process: the largest picture takes 1.5 GB
 SECONDS: Final = 60.0  # of processor time, of one picture
 MESSAGE_BYTES: Final = 1000
 
