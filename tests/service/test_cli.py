@@ -172,7 +172,7 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     assert objective["fold_norms"] is False
 
 
-def test_norms_are_folded_where_that_is_ordered(run, order):
+def test_norms_are_folded_where_that_is_ordered(url, run, order):
     _, out, _ = run("compress", *order, "--fold-norms", "--no-wait", "--json")
     assert json.loads(out)["request"]["objective"]["fold_norms"] is True
 
