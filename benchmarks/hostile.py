@@ -28,7 +28,7 @@ from compress.confinement import start_confined
 
 FEWEST: Final = 10_000
 SEED: Final = 0
-TOLD: Final = ("ended", "foreign", "executed")
+NEVER: Final = ("ended", "foreign", "executed")
 
 
 class Reader:
@@ -92,7 +92,7 @@ def main() -> None:
             key = forgery.form, forgery.way
             counts[key][kind] += 1
             largest[key] = max(largest[key], found.memory_bytes)
-            if kind in TOLD:
+            if KINDS.index(kind) > KINDS.index("refused"):
                 print(number, forgery.original, *key, kind, found.detail, flush=True)
         reader.close()
     rows = [_row(*key, counts[key], largest[key]) for key in sorted(counts)]
@@ -105,7 +105,7 @@ def main() -> None:
         rows=rows,
         targets=_targets(rows),
     )
-    print(sum(counts.values(), Counter()), record.write("hostile", arguments.results))
+    print(dict(sum(counts.values(), Counter())), record.write("hostile", arguments.results))
 
 
 def _row(form: str, way: str, counts: Counter[str], memory_bytes: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _targets(rows: list[dict[str, Any]]) -> list[Target]:
         Target("hostile files", ">=", FEWEST, sum(row["files"] for row in rows)),
         *(
             Target(f"hostile files, {kind}", "<=", 0, sum(row[kind] for row in rows))
-            for kind in TOLD
+            for kind in NEVER
         ),
         Target("MB taken", "<=", round(MEMORY_BYTES / 1e6), max(r["largest_mb"] for r in rows)),
     ]

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,11 +45,19 @@ def unpickle(path: Path) -> None:
     unpickled(path)
 
 
+def offer_as_weights(path: Path) -> None:
+    """Let the check of weights refuse what is none."""
+    with suppress(ProblemError):
+        count_parameters(path)
+
+
 ENTRIES: Final[dict[Form, tuple[Callable[[Path], Any], ...]]] = {
-    "program": (count_parameters, examine),
+    "program": (offer_as_weights, examine),
     "safetensors": (count_parameters, read_state_dict),
     "state_dict": (count_parameters, unpickle),
 }
+# What may come of a file, the worst last.
+KINDS: Final = ("read", "refused", "limit", "ended in its trial", "ended", "foreign", "executed")
 ALONE: Final = {"read_program": read_program}
 
 
@@ -57,8 +66,8 @@ class Outcome:
     """What came of one file."""
 
     kind: str
-    """`refused` by an error of ours, `read`, `limit`, `foreign` for any other exception, or
-    `executed`; of the process itself, `ended`."""
+    """`read`, `refused` by an error of ours, `limit`, `ended` with its process, `foreign` for any
+    other exception, or `executed`."""
     detail: str
     memory_bytes: int
     """That it took beyond what the process had."""
@@ -68,9 +77,6 @@ def outcome(form: Form, path: Path) -> Outcome:
     """What the entry points make of a file; the worst counts."""
     found = [_outcome(entry, path) for entry in ENTRIES[form]]
     return max(found, key=lambda one: KINDS.index(one.kind))
-
-
-KINDS: Final = ("refused", "read", "limit", "ended in its trial", "ended", "foreign", "executed")
 
 
 def _outcome(entry: Callable[[Path], Any], path: Path) -> Outcome:
