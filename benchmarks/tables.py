@@ -43,7 +43,7 @@ FIELDS = {
         "foreign",
         "executed",
         "largest_mb",
-    ),  # fmt: skip
+    ),
     "mutation": ("file", "was", "becomes", "killed"),
     "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
 }
