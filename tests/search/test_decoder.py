@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -141,6 +142,19 @@ decoding.pixels = pixels
     with pytest.raises(DataError, match=r"'hostile\.png' cannot be decoded: it broke its decoder"):
         decoded(decoder, LITTLE + b"hostile", "hostile.png")
     assert np.array_equal(decoded(decoder, LITTLE), PIXELS)
+
+
+def test_each_picture_has_its_own_time(monkeypatch):
+    telling = """
+given = []
+def pixels(*_):
+    raise ValueError(given)
+decoding.limit_time, decoding.pixels = given.append, pixels
+"""
+    decoder = standing_in(monkeypatch, REAL.format("decoder.SECONDS = 7", telling))
+    for given in ("[7]", "[7, 7]"):
+        with pytest.raises(DataError, match=re.escape(f"cannot be decoded: {given}")):
+            decoded(decoder, LITTLE)
 
 
 @pytest.mark.parametrize(
