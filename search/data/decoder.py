@@ -8,6 +8,7 @@ import struct
 import weakref
 from contextlib import suppress
 from subprocess import Popen
+from threading import Lock
 from typing import Final
 
 from compress.confinement import start_confined
@@ -30,6 +31,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._lock = Lock()
 
     def decode(self, name: str, header: PictureHeader, content: bytes) -> bytearray:
         """The pixels of a picture, (H, W, 3) uint8 in a row.
@@ -45,12 +47,10 @@ class Decoder:
         Raises:
             DataError: it is damaged, another picture than its header says, or broke its decoder.
         """
-        child = self._running()
         try:
-            is_decoded, found = _asked(child, header, content)
+            with self._lock:
+                is_decoded, found = self._asked(header, content)
         except (OSError, EOFError) as error:
-            _end(child)
-            self._child = None
             raise DataError(
                 f"{name!r} cannot be decoded: it broke its decoder, or took more than "
                 f"{MEMORY_BYTES} bytes or {SECONDS:g} seconds"
@@ -59,8 +59,16 @@ class Decoder:
             raise DataError(f"{name!r} cannot be decoded: {found.decode(errors='replace')}")
         return found
 
+    def _asked(self, header: PictureHeader, content: bytes) -> tuple[bool, bytearray]:
+        child = self._running()
+        try:
+            return _asked(child, header, content)
+        except BaseException:  # else the next picture would get what is left of this answer
+            _end(child)
+            raise
+
     def _running(self) -> Child:
-        if self._child is None:
+        if self._child is None or self._child.poll() is not None:
             self._child = start_confined("search.data.decoding")
             weakref.finalize(self, _end, self._child)
         return self._child

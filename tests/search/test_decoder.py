@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +144,40 @@ decoding.pixels = pixels
     with pytest.raises(DataError, match=r"'hostile\.png' cannot be decoded: it broke its decoder"):
         decoded(decoder, LITTLE + b"hostile", "hostile.png")
     assert np.array_equal(decoded(decoder, LITTLE), PIXELS)
+
+
+def test_a_process_that_somebody_ended_is_started_anew():
+    decoder = Decoder()
+    decoded(decoder, LITTLE)
+    decoder._child.kill()
+    decoder._child.wait()
+    assert np.array_equal(decoded(decoder, LITTLE), PIXELS)
+
+
+def test_an_answer_that_nobody_waited_for_is_given_to_nobody(monkeypatch, decoder):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder_module, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decoded(decoder, picture(2))
+    assert np.array_equal(decoded(decoder, LITTLE), PIXELS)
+
+
+def test_threads_get_the_pictures_that_they_asked_for(decoder):
+    contents = [picture(number) for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(partial(decoded, decoder), contents))
+    for pixels, content in zip(found, contents, strict=True):
+        assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_the_process_ends_when_nobody_can_ask_it_any_more():
+    decoder = Decoder()
+    decoded(decoder, LITTLE)
+    decoder._child.stdin.close()
+    assert decoder._child.wait(60) == 0
 
 
 def test_each_picture_has_its_own_time(monkeypatch):
