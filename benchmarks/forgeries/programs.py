@@ -158,7 +158,11 @@ def tensors(content: bytes, dice: Dice) -> bytes:
     for _ in range(dice.choice((1, 1, 2))):
         one, other = dice.choice(described), dice.choice(described)
         meta = one["tensor_meta"]
-        match dice.randrange(8):
+        match dice.randrange(10):
+            case 8 | 9 if meta["sizes"]:  # fits into its bytes, but not to what reads it
+                axis = dice.randrange(len(meta["sizes"]))
+                size = meta["sizes"][axis]["as_int"]
+                meta["sizes"][axis] = {"as_int": dice.choice((0, 1, size // 2, max(0, size - 1)))}
             case 0:
                 meta[dice.choice(("sizes", "strides"))] = [
                     {"as_int": number(dice)} for _ in range(dice.randrange(6))

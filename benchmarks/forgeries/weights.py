@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmarks.forgeries.containers import members, packed
 from benchmarks.forgeries.dice import Dice
-from benchmarks.forgeries.documents import changed_, number
+from benchmarks.forgeries.documents import changed_, nested, number
 from benchmarks.forgeries.programs import Executed
 
 HEADER_AT: Final = 8
@@ -45,6 +45,7 @@ def header(content: bytes, dice: Dice) -> bytes:
             case _:
                 changed_(document, dice)
     said = json.dumps(document).encode()
+    said = nested(said, dice) if dice.random() < 0.05 else said
     size = len(said) if dice.random() < 0.9 else int(number(dice)) % 2**64
     return size.to_bytes(8, "little") + said + content[HEADER_AT + length :]
 

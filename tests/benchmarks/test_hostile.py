@@ -99,6 +99,12 @@ def test_what_an_entry_raises_is_told_apart(monkeypatch, tmp_path, error, kind):
     assert found.detail
 
 
+def test_a_process_that_an_entry_starts_is_noticed(monkeypatch, tmp_path):
+    entries = {"program": (lambda _: reading._watch("os.system", ("true",)), lambda _: None)}
+    monkeypatch.setattr(reading, "ENTRIES", entries)
+    assert reading.outcome("program", tmp_path).kind == "executed"
+
+
 def test_memory_is_what_a_file_took_beyond_the_rest(monkeypatch, tmp_path):
     taken = 100 << 20
     monkeypatch.setattr(reading, "ENTRIES", {"program": (lambda _: len(b"x" * taken),)})
