@@ -1,5 +1,6 @@
 """JSON documents with a value changed, moved or taken away."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, Final
@@ -14,6 +15,7 @@ TEXTS: Final = (
     "", " ", "\0", "x" * 10_000, "__class__", "forward", "../../etc/passwd", "\ud800", "NaN", "s77",
     "Infinity", "%s%n{0.__class__}", "0.weight",
 )  # fmt: skip
+NUMBER: Final = re.compile(rb"(?<=[ \[])\d+(?=[,\]}])")
 DEPTH: Final = 300  # as deep as Python's writer goes; `nested` goes on
 
 Slot = tuple[Any, Any]
@@ -78,9 +80,10 @@ def changed_(document: Any, dice: Dice, but: tuple[str, ...] = ()) -> None:
 
 def nested(text: bytes, dice: Dice) -> bytes:
     """A document with lists in lists without end in place of one of its numbers."""
+    places = [found.span() for found in NUMBER.finditer(text)] or [(0, 0)]
+    start, end = dice.choice(places)
     deep = dice.choice((1000, 100_000))
-    parts = text.split(b": 0", maxsplit=1 + dice.randrange(1 + text.count(b": 0")))
-    return b": 0".join(parts[:-1]) + b": " + b"[" * deep + b"]" * deep + parts[-1]
+    return text[:start] + b"[" * deep + b"]" * deep + text[end:]
 
 
 def _alike(value: Any, dice: Dice) -> Any:
