@@ -149,6 +149,8 @@ def test_a_process_that_ends_is_started_anew_and_told(monkeypatch, tmp_path, con
 def test_a_run_is_recorded_with_what_came_of_each_change(monkeypatch, tmp_path, given):
     def read(_, forgery, path):
         kind = "foreign" if forgery.way == "cut" else "refused"
+        if forgery.way == "code for loaders":
+            (path.parent / "executed").touch()
         return reading.Outcome(kind, "", 3_000_000)
 
     monkeypatch.setattr(hostile.Reader, "read", read)
@@ -158,12 +160,14 @@ def test_a_run_is_recorded_with_what_came_of_each_change(monkeypatch, tmp_path, 
     record = json.loads((tmp_path / "hostile.json").read_text())
     rows = record["rows"]
     assert sum(row["files"] for row in rows) == 60
-    assert all(row["foreign"] == (row["files"] if row["changed"] == "cut" else 0) for row in rows)
+    for kind, way in (("foreign", "cut"), ("executed", "code for loaders")):
+        assert {row["changed"] for row in rows if row[kind]} == {way}
+        assert all(row[kind] in (0, row["files"]) for row in rows)
     met = {target["name"]: target["met"] for target in record["targets"]}
     assert met == {
         "hostile files": False,
         "hostile files, ended": True,
         "hostile files, foreign": False,
-        "hostile files, executed": True,
+        "hostile files, executed": False,
         "MB taken": True,
     }
