@@ -31,6 +31,19 @@ DEMO_HEADINGS = (
 
 # Record -> the fields of its rows that make a table as they are.
 FIELDS = {
+    "hostile": (
+        "form",
+        "changed",
+        "files",
+        "refused",
+        "read",
+        "limit",
+        "ended_in_its_trial",
+        "ended",
+        "foreign",
+        "executed",
+        "largest_mb",
+    ),
     "mutation": ("file", "was", "becomes", "killed"),
     "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
 }

@@ -1,6 +1,7 @@
 """A process for what a stranger sent: limited memory, time and files, and no secrets of ours.
 
-The parent calls `run_confined`; the child, once it has imported what it needs, `confine`.
+The parent calls `run_confined`, or `start_confined` for a child that is asked again and again; the
+child, once it has imported what it needs, `confine`.
 """
 
 import math
@@ -27,14 +28,29 @@ def run_confined(
     Raises:
         subprocess.TimeoutExpired: it was.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(SECRETS)}
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        _command(module, *arguments),
         check=False,
         capture_output=True,
         text=True,
-        env=kept | {"OMP_NUM_THREADS": "1"},
+        env=_environment(),
         timeout=seconds,
+    )
+
+
+def start_confined(module: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """Start the same, to be asked and to answer through pipes; its complaints are not kept.
+
+    Args:
+        module: whose main calls `confine`, and ends with its standard input.
+        arguments: as they are printed.
+    """
+    return subprocess.Popen(
+        _command(module, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_environment(),
     )
 
 
@@ -46,17 +62,31 @@ def confine(*, memory_bytes: int, seconds: float, file_bytes: int) -> None:
         seconds: of processor time.
         file_bytes: of the largest file that it writes.
     """
+    limit_time(seconds)
+    _limit(resource.RLIMIT_DATA, _data_bytes() + memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, file_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def limit_time(seconds: float) -> None:
+    """End this process after so much more processor time, unless it is given more before."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    limits = {
-        resource.RLIMIT_CPU: math.ceil(usage.ru_utime + usage.ru_stime + seconds),
-        resource.RLIMIT_DATA: _data_bytes() + memory_bytes,
-        resource.RLIMIT_FSIZE: file_bytes,
-        resource.RLIMIT_CORE: 0,
-    }
-    for limit, value in limits.items():
-        _, hard = resource.getrlimit(limit)
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (most, hard))
+    _limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds))
+
+
+def _limit(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (most, hard))
+
+
+def _command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def _environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(SECRETS)}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 def _data_bytes() -> int:

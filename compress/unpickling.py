@@ -54,12 +54,28 @@ def to_safetensors(source: Path, target: Path) -> None:
 
 def main() -> int:
     """Read the first file of the command line, write the second."""
-    import torch  # noqa: PLC0415, before the limits: its own memory does not count
+    import torch  # noqa: F401, PLC0415, before the limits: its own memory does not count
     from safetensors.torch import save_file  # noqa: PLC0415
 
     source, target = map(Path, sys.argv[1:])
-    size = source.stat().st_size
-    _limit(size)
+    _limit(source.stat().st_size)
+    try:
+        tensors = unpickled(source)
+    except WeightsError as error:
+        print(error)
+        return REFUSED
+    save_file(tensors, target)
+    return 0
+
+
+def unpickled(source: Path) -> dict[str, Any]:
+    """The tensors of a checked archive of `torch.save`, to be called in a process with limits.
+
+    Raises:
+        WeightsError: torch refuses it, or it holds no state dict.
+    """
+    import torch  # noqa: PLC0415, the parent needs none
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors that are refused below
@@ -69,15 +85,8 @@ def main() -> int:
     except Exception as error:  # malformed opcodes fail in as many ways as there are
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"it names {found[1]}" if found else f"{type(error).__name__}"
-        print(f"torch.load refuses the file ({what}): {HINT}")
-        return REFUSED
-    try:
-        tensors = dict(_tensors(_unwrapped(loaded), size))
-    except WeightsError as error:
-        print(error)
-        return REFUSED
-    save_file(tensors, target)
-    return 0
+        raise WeightsError(f"torch.load refuses the file ({what}): {HINT}") from error
+    return dict(_tensors(_unwrapped(loaded), source.stat().st_size))
 
 
 def _limit(size: int) -> None:

@@ -138,6 +138,7 @@ def main() -> int:
             runtime=arguments.runtime,
             batch=arguments.batch,
             threads=arguments.threads,
+            fold_norms=arguments.fold_norms,
         )
         config = SearchConfig(
             budget=budget, objective=objective, search=STRATEGIES[arguments.strategy]()
@@ -180,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fold-norms", action="store_true", help="in the dense network too")
     parser.add_argument("--data-root", type=Path, default=Path(), help="of the larger sets")
     parser.add_argument("--out", type=Path, default=Path("result"))
     parser.add_argument("--json", action="store_true")

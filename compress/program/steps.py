@@ -187,6 +187,14 @@ def started(inputs: Sequence[Tensor]) -> dict[int, Any]:
     return {DEVICE: inputs[0].device, **dict(enumerate(inputs))}
 
 
+def given(
+    model: Program, step: Step, registers: dict[int, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments that a step calls its target with, by position and by name."""
+    args = [_filled(argument, model, registers) for argument in step.args]
+    return args, {key: _filled(value, model, registers) for key, value in step.kwargs.items()}
+
+
 def take(model: Program, step: Step, registers: dict[int, Any]) -> None:
     """Call what a step calls, and keep what comes back for as long as a later step reads it.
 
@@ -195,8 +203,7 @@ def take(model: Program, step: Step, registers: dict[int, Any]) -> None:
         step: one of its steps.
         registers: place -> value, of the steps before.
     """
-    args = [_filled(argument, model, registers) for argument in step.args]
-    kwargs = {key: _filled(value, model, registers) for key, value in step.kwargs.items()}
+    args, kwargs = given(model, step, registers)
     target = step.target
     result = (_module(model, target) if isinstance(target, tuple) else target)(*args, **kwargs)
     if step.unpacked:

@@ -12,8 +12,9 @@ from torch import Tensor
 from compress.errors import ProgramError
 from compress.program.document import SHOWN
 from compress.program.graph import Graph
+from compress.program.recurrent import check_shapes
 from compress.program.specs import TensorSpec
-from compress.program.steps import Program, results, started, steps, take
+from compress.program.steps import Program, given, results, started, steps, take
 
 BATCHES: Final = (1, 3)
 TOLERANCE: Final = 1e-3  # of the largest output, between one input alone and in a batch ...
@@ -128,6 +129,8 @@ def _outputs(
         held.add(range(len(inputs)), registers, "the inputs")
     for step in steps(model):
         try:
+            if held is not None:
+                check_shapes(step.target, *given(model, step, registers))
             take(model, step, registers)
         except Exception as error:  # whatever torch raises
             raise ProgramError(

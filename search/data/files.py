@@ -15,6 +15,7 @@ from compress.errors import CompressError
 from search.data.archive import open_archive
 from search.data.arrays import Arrays, Stored
 from search.data.declaration import IMAGES, LABELS, TRAIN, Declaration
+from search.data.decoder import Decoder
 from search.data.forms import form_of
 from search.data.layout import Part, read_layout
 from search.data.picture_shapes import common_shape
@@ -91,7 +92,10 @@ def _read_pictures(path: Path, declaration: Declaration) -> Arrays:
     layout = read_layout(archive)
     parts = [layout.held_out, layout.train] if layout.train else [layout.held_out]
     shape = common_shape(archive, chain.from_iterable(p.pictures for p in parts), transforms)
-    images, *train = (Pictures(archive, part.pictures, transforms, shape) for part in parts)
+    decoder = Decoder()
+    images, *train = (
+        Pictures(archive, part.pictures, transforms, shape, decoder) for part in parts
+    )
     return Arrays.of_images(
         images,
         _numbers(layout.held_out),

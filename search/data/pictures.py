@@ -1,20 +1,18 @@
 """Encoded pictures of an archive, decoded when they are first asked for."""
 
-import io
 import math
 import os
 import tempfile
-import warnings
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from compress.errors import ArchiveError
 from search.data.archive import Archive, Member
+from search.data.decoder import Decoder
 from search.data.picture_shapes import COLOURS, header_of
 from search.data.transformed import transformed
 from search.data.transforms import Shape, Transform
@@ -36,6 +34,7 @@ class Pictures:
         pictures: Sequence[Member],
         transforms: Sequence[Transform],
         shape: Shape,
+        decoder: Decoder,
     ) -> None:
         """Decode nothing yet.
 
@@ -44,11 +43,13 @@ class Pictures:
             pictures: its members, of which each becomes one sample.
             transforms: what is done to each.
             shape: (C, H, W) of all of them afterwards, of `picture_shapes.common_shape`.
+            decoder: whose process decodes them.
         """
         self.shape = (len(pictures), *shape)
         self._archive = archive
         self._pictures = pictures
         self._transforms = transforms
+        self._decoder = decoder
         self._size = math.prod(shape)
         kept = tempfile.TemporaryFile(prefix="pictures-")  # noqa: SIM115, lives as we do
         weakref.finalize(self, kept.close)
@@ -74,7 +75,7 @@ class Pictures:
         """One picture, (C, H, W)."""
         at = number * self._size
         if not self._is_kept[number]:
-            decoded = decode(self._archive, self._pictures[number])
+            decoded = self._decoded(self._pictures[number])
             picture = transformed(decoded[None], self._transforms)[0].contiguous()
             rest = memoryview(picture.numpy().tobytes())
             while rest:
@@ -86,33 +87,13 @@ class Pictures:
         os.preadv(self._kept, [content], at)
         return torch.frombuffer(content, dtype=torch.uint8).view(self.shape[1:])
 
-
-def decode(archive: Archive, picture: Member) -> Tensor:
-    """One picture as it is stored, (3, H, W) uint8: grey, palette, CMYK and 16 bits become RGB.
-
-    Transparency is left out, and the orientation that a camera notes, as torchvision does it.
-
-    Raises:
-        DataError: it is damaged, or another picture than its header says.
-    """
-    header = header_of(archive, picture)
-    try:
-        content = archive.read(picture)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of transparency, which is left out
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=(header.kind,)) as image:
-                if image.size != (header.width, header.height):
-                    raise ValueError(f"it has {image.size} pixels, its header says {header[1:]}")
-                pixels = _pixels(image)
-    except Exception as error:  # a damaged picture fails in as many ways as there are decoders
-        raise DataError(f"{picture.name!r} cannot be decoded: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _pixels(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(H, W, 3)."""
-    if not image.mode.startswith("I"):
-        return np.array(image.convert("RGB"))
-    grey = (np.asarray(image) >> 8).astype(np.uint8)  # 16 bits, which convert would clip
-    return np.stack([grey] * COLOURS, axis=2)
+    def _decoded(self, picture: Member) -> Tensor:
+        """One picture as it is stored, (3, H, W)."""
+        header = header_of(self._archive, picture)
+        try:
+            content = self._archive.read(picture)
+        except ArchiveError as error:
+            raise DataError(f"{picture.name!r} cannot be decoded: {error}") from error
+        pixels = self._decoder.decode(picture.name, header, content)
+        flat = torch.frombuffer(pixels, dtype=torch.uint8)
+        return flat.view(header.height, header.width, COLOURS).permute(2, 0, 1)

@@ -82,6 +82,14 @@ def compress(
     runtime: Annotated[
         Runtime, typer.Option(help="Runtime that is timed, for which the speed-up then holds.")
     ] = "eager",
+    fold_norms: Annotated[
+        bool,
+        typer.Option(
+            "--fold-norms",
+            help="Put batch norms into the layers before them, in the dense network too: faster, "
+            "but the result has none to be trained with.",
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result; default: the job's id.")
@@ -116,6 +124,7 @@ def compress(
         }
         # One word each, so that a value may begin with a dash.
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
+        given += ["--fold-norms"] if fold_norms else []
         run_module("search.local", model, *given, as_json=as_json)
     file, architecture = _network(model, weights)
     with connect(url, token) as client:
@@ -124,7 +133,13 @@ def compress(
             model=uploaded.id,
             dataset=_dataset(client, data, declaration).id,
             budget=budget,
-            objective=Objective(device=device, runtime=runtime, batch=batch, threads=threads),
+            objective=Objective(
+                device=device,
+                runtime=runtime,
+                batch=batch,
+                threads=threads,
+                fold_norms=fold_norms,
+            ),
             search=STRATEGIES[strategy](),
             name=name,
         )

@@ -121,7 +121,7 @@ def test_weights_and_data_may_be_files(mine, run, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "search_ranks", search_ranks)
     files = ["--weights", tmp_path / "w.safetensors", "--data", tmp_path / "x.npz"]
     crop = ["--transforms", '[{"center_crop": 8}]', "--mean", "0.5,0.5,0.5", "--std=2,2,2"]
-    more = ["--confidence", "none", "--strategy", "vbmf", "--batch", "7"]
+    more = ["--confidence", "none", "--strategy", "vbmf", "--batch", "7", "--fold-norms"]
     assert run(f"{mine}:make_model", *files, *crop, *more, *PROMISE)[0] == 2
     ((model, arrays, config),) = asked
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -129,6 +129,7 @@ def test_weights_and_data_may_be_files(mine, run, tmp_path, monkeypatch):
     wanted = (torch.from_numpy(images[3]).float() / 255 - 0.5) / 2
     assert torch.equal(given, wanted[:, 1:9, 1:9])
     assert (config.search.strategy, config.objective.batch) == ("vbmf", 7)
+    assert config.objective.fold_norms
     assert (config.budget.confidence, config.budget.max_loss) == (None, 20)
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision import transforms as tv
 from torchvision.datasets import ImageFolder
 
-from search.data import pictures as pictures_module
 from search.data.declaration import Declaration
+from search.data.decoder import Decoder
 from search.data.files import read_arrays
 from search.data.transforms import CenterCrop, Channels, Resize
 from search.errors import DataError
@@ -121,13 +121,13 @@ def test_inks_become_colours(tmp_path):
 
 def test_a_picture_is_decoded_once_and_only_when_it_is_asked_for(tmp_path, monkeypatch):
     decoded = []
-    decode = pictures_module.decode
+    decode = Decoder.decode
 
-    def counted(archive, member):
-        decoded.append(member.name)
-        return decode(archive, member)
+    def counted(decoder, name, header, content):
+        decoded.append(name)
+        return decode(decoder, name, header, content)
 
-    monkeypatch.setattr(pictures_module, "decode", counted)
+    monkeypatch.setattr(Decoder, "decode", counted)
     arrays = read_arrays(write(tmp_path, zip_of(shard(6))))
     assert decoded == []
     first = arrays.batch(torch.tensor([3, 1]))

@@ -172,6 +172,12 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     assert asked["search"]["strategy"] == "genetic"
     objective = asked["objective"]
     assert (objective["batch"], objective["threads"], objective["device"]) == (8, 2, "cpu")
+    assert objective["fold_norms"] is False
+
+
+def test_norms_are_folded_where_that_is_ordered(url, run, order):
+    _, out, _ = run("compress", *order, "--fold-norms", "--no-wait", "--json")
+    assert json.loads(out)["request"]["objective"]["fold_norms"] is True
 
 
 def test_every_strategy_can_be_named():
@@ -337,6 +343,9 @@ def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
     assert (read.model, read.data, read.weights) == ("mine:make", "mine:data", None)
     assert (read.max_loss, read.unit, read.confidence) == (1.0, "relative_percent", "none")
     assert (read.mean, read.batch, read.strategy) == ("-0.5,0.5", 8, "estimation")
+    assert read.fold_norms is False
+    run("compress", "mine:make", *options, "--fold-norms")
+    assert local._parser().parse_args(asked[1][1]).fold_norms is True
 
 
 def test_a_network_by_name_needs_its_weights(run):
