@@ -38,6 +38,11 @@ def function_of(name: str) -> Callable[..., Any]:
     return _bounded(getattr(operator if module == "_operator" else torch, function))
 
 
+def argument_names(name: str) -> list[str]:
+    """The arguments of an operator on tensors, in the order of its schema."""
+    return [argument.name for argument in _overload(name)._schema.arguments]
+
+
 def completed(node: Node) -> dict[str, Any]:
     """The arguments of a node with the schema's defaults, in its order.
 

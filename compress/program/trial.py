@@ -106,7 +106,7 @@ def _inputs(graph: Graph, batch: int) -> list[Tensor]:
             for spec in declared
         ]
     except (RuntimeError, OverflowError) as error:
-        raise ProgramError(f"the inputs cannot be made: {_reason(error)}") from error
+        raise ProgramError(f"the inputs cannot be made: {reason(error)}") from error
 
 
 def _shape(spec: TensorSpec, first: TensorSpec, batch: int) -> list[int]:
@@ -131,7 +131,7 @@ def _outputs(
             take(model, step, registers)
         except Exception as error:  # whatever torch raises
             raise ProgramError(
-                f"node {step.node} fails for a batch of {batch}: {_reason(error)}{_advice(graph)}"
+                f"node {step.node} fails for a batch of {batch}: {reason(error)}{_advice(graph)}"
             ) from error
         if held is not None:
             held.add(step.results, registers, f"node {step.node}")
@@ -155,7 +155,8 @@ def _advice(graph: Graph) -> str:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What torch says of a call that failed, cut short."""
     first, _, _ = str(error).strip().partition("\n")
     return f"{type(error).__name__}: {first[:REASON_LENGTH]}."
 
