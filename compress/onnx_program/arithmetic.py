@@ -15,7 +15,7 @@ def _unary(operator: str) -> Translation:
     return lambda call: call.emit(f"{operator}.default", call.tensor(0))
 
 
-def _with(operator: str, **attributes: tuple[str, float]) -> Translation:
+def _with(operator: str, **attributes: tuple[str, float | str]) -> Translation:
     """An activation, and ONNX's name and default of each of its settings."""
 
     def translate(call: Call) -> Result:
@@ -25,32 +25,28 @@ def _with(operator: str, **attributes: tuple[str, float]) -> Translation:
     return translate
 
 
-def _operand(call: Call, place: int, other: int) -> Value:
-    """An input of an operator of two, as a number where it is constant and one entry."""
-    values = call.known(place)
-    beside = call.tensor(other)
-    if (
-        values is None
-        or values.numel() != 1
-        or values.dim() > call.trace.axes(beside)
-        or values.dtype != call.trace.dtype(beside)
-        or values.dtype == torch.bool
-    ):
-        return call.tensor(place)
-    return values.item()
+def _with_number(call: Call, operator: str, first: int = 0, second: int = 1) -> Reference:
+    """An operator of two inputs; the second is a number where it is constant and one entry."""
+    x, values = call.tensor(first), call.known(second)
+    is_number = (
+        values is not None
+        and values.numel() == 1
+        and values.dim() <= call.trace.axes(x)
+        and values.dtype == call.trace.dtype(x) != torch.bool
+    )
+    if values is None or not is_number:
+        return call.emit(f"{operator}.Tensor", x, call.tensor(second))
+    return call.emit(f"{operator}.Scalar", x, values.item())
 
 
 def _binary(operator: str) -> Translation:
-    """An operator that takes its second input as a number too."""
-    return lambda call: call.emit(f"{operator}.Tensor", call.tensor(0), _operand(call, 1, 0))
+    return lambda call: _with_number(call, operator)
 
 
 def _commutative(operator: str) -> Translation:
     def translate(call: Call) -> Result:
-        first, second = (0, 1) if call.known(0) is None else (1, 0)
-        return call.emit(
-            f"{operator}.Tensor", call.tensor(first), _operand(call, second, first)
-        )
+        places = (0, 1) if call.known(0) is None else (1, 0)
+        return _with_number(call, operator, *places)
 
     return translate
 
@@ -72,11 +68,11 @@ def _folded(operator: str) -> Translation:
 
 
 def _divide(call: Call) -> Result:
+    """Of integers, ONNX keeps the whole part."""
     if call.trace.dtype(call.tensor(0)).is_floating_point:
-        return call.emit("div.Tensor", call.tensor(0), _operand(call, 1, 0))
-    return call.emit(
-        "div.Tensor_mode", call.tensor(0), _operand(call, 1, 0), rounding_mode="trunc"
-    )
+        return _with_number(call, "div")
+    first, second = call.tensor(0), call.tensor(1)
+    return call.emit("div.Tensor_mode", first, second, rounding_mode="trunc")
 
 
 def _remainder(call: Call) -> Result:
@@ -118,7 +114,7 @@ def _hard_sigmoid(call: Call) -> Result:
     slope, shift = call.attribute("alpha", 0.2), call.attribute("beta", 0.5)
     if abs(slope - 1 / 6) < 1e-6 and shift == 0.5:
         return call.emit("hardsigmoid.default", call.tensor(0))
-    line = call.emit("add.Tensor", call.emit("mul.Tensor", call.tensor(0), slope), shift)
+    line = call.emit("add.Scalar", call.emit("mul.Scalar", call.tensor(0), slope), shift)
     return call.emit("clamp.default", line, 0, 1)
 
 
@@ -132,7 +128,7 @@ def _selu(call: Call) -> Result:
 
 
 def _softsign(call: Call) -> Result:
-    below = call.emit("add.Tensor", call.emit("abs.default", call.tensor(0)), 1)
+    below = call.emit("add.Scalar", call.emit("abs.default", call.tensor(0)), 1)
     return call.emit("div.Tensor", call.tensor(0), below)
 
 

@@ -82,8 +82,7 @@ class Call:
 
     def known(self, place: int) -> Tensor | None:
         """The values of an input that is constant."""
-        value = self.inputs[place] if self.has(place) else None
-        return None if value is None or isinstance(value, Sizes) else self.trace.known(value)
+        return self.trace.known(self.inputs[place]) if self.has(place) else None
 
     def setting(self, place: int) -> Tensor:
         """The values of an input that has to be constant.
@@ -197,7 +196,7 @@ def values_of(tensor: TensorProto) -> Tensor:
     """
     try:
         array = numpy_helper.to_array(tensor)
-        if str(array.dtype) != DTYPES[tensor.data_type] or array.shape != tuple(tensor.dims):
+        if str(array.dtype) != DTYPES.get(tensor.data_type) or array.shape != tuple(tensor.dims):
             raise ValueError(f"{array.dtype} {array.shape} came out")
     except (ValueError, TypeError, OverflowError) as error:
         raise ProgramError(

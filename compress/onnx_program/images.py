@@ -138,9 +138,7 @@ def _resize(call: Call) -> Result:
     return call.emit(operator, x, sizes, places == "align_corners", scales)
 
 
-def _target(
-    call: Call, space: int
-) -> tuple[tuple[Size, ...] | None, tuple[float, ...] | None]:
+def _target(call: Call, space: int) -> tuple[tuple[Size, ...] | None, tuple[float, ...] | None]:
     """Sizes of the axes of space, or scales; None for those that are not given."""
     axes = call.attribute("axes", tuple(range(space + 2)))
     if axes not in (tuple(range(space + 2)), tuple(range(2, space + 2))):

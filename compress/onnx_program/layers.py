@@ -68,10 +68,10 @@ def _gemm(call: Call) -> Result:
             return _linear(call, x, weight, bias)
     second = call.emit("t.default", call.tensor(1)) if transposed else call.tensor(1)
     product = call.emit("matmul.default", x, second)
-    product = product if alpha == 1 else call.emit("mul.Tensor", product, alpha)
+    product = product if alpha == 1 else call.emit("mul.Scalar", product, alpha)
     if not call.has(2):
         return product
-    added = call.tensor(2) if beta == 1 else call.emit("mul.Tensor", call.tensor(2), beta)
+    added = call.tensor(2) if beta == 1 else call.emit("mul.Scalar", call.tensor(2), beta)
     return call.emit("add.Tensor", product, added)
 
 
@@ -87,14 +87,12 @@ def _matmul(call: Call) -> Result:
     weight = call.known(1)
     if weight is None or weight.dim() != 2 or not call.trace.axes(call.tensor(0)):
         return call.emit("matmul.default", call.tensor(0), call.tensor(1))
-    return _linear(call, call.tensor(0), weight.T, call.bias and call.bias.values)
+    return _linear(call, call.tensor(0), weight.T, None if call.bias is None else call.bias.values)
 
 
 def _batch_norm(call: Call) -> Result:
     call.refuse_unless("training_mode", 0)
-    own = owned(
-        call, "norm", {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4}
-    )
+    own = owned(call, "norm", {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4})
     return call.emit(
         "batch_norm.default", call.tensor(0), own["weight"], own["bias"], own["running_mean"],
         own["running_var"], False, 1 - call.attribute("momentum", 0.9),

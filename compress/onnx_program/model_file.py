@@ -6,7 +6,7 @@ path may lead anywhere. Importable without torch.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ PLAIN: Final = (
     AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS,
 )  # fmt: skip
 # Dtypes of ONNX that networks are made of -> the dtype's name in torch.
-DTYPES: Final = {
+DTYPES: Final[Mapping[int, str]] = {
     TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
     TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.INT16: "int16",
     TensorProto.INT32: "int32", TensorProto.INT64: "int64", TensorProto.BOOL: "bool",
@@ -137,4 +137,3 @@ def _check_tensor(tensor: TensorProto) -> None:
             f"{name!r} has shape {shape[: MAX_AXES + 1]}: at most {MAX_AXES} axes and "
             f"{MAX_VALUES} values were wanted"
         )
-

@@ -6,8 +6,6 @@ it goes the way of a `.pt2` archive: layers of torch, a trial on tensors without
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from compress.onnx_program.model_file import read_model

@@ -123,10 +123,9 @@ def _gather(call: Call) -> Result:
         if not isinstance(length, int):
             raise ProgramError("it counts from the end of an axis that is not fixed")
         places = torch.where(places < 0, places + length, places)
-    places = call.trace.constant(places)  # type: ignore[assignment]
-    if call.trace.axes(places) == 1:  # type: ignore[arg-type]
-        return call.emit("index_select.default", x, axis, places)
-    return call.emit("index.Tensor", x, _at(axis, places))
+    if places.dim() == 1:
+        return call.emit("index_select.default", x, axis, call.trace.constant(places))
+    return call.emit("index.Tensor", x, _at(axis, call.trace.constant(places)))
 
 
 def _at(axis: int, places: Value) -> tuple[Value, ...]:
@@ -135,6 +134,15 @@ def _at(axis: int, places: Value) -> tuple[Value, ...]:
 
 def _gather_elements(call: Call) -> Result:
     return call.emit("gather.default", call.tensor(0), call.axis(default=0), call.tensor(1))
+
+
+def _gather_nd(call: Call) -> Result:
+    call.refuse_unless("batch_dims", 0)
+    x, places = call.tensor(0), call.setting(1)
+    if not 0 < places.shape[-1] <= call.trace.axes(x):
+        raise ProgramError(f"{places.shape[-1]} indices came for {call.trace.axes(x)} axes")
+    each = tuple(call.trace.constant(place) for place in places.unbind(-1))
+    return call.emit("index.Tensor", x, each)
 
 
 def _expand(call: Call) -> Result:
@@ -206,9 +214,7 @@ def _scatter(call: Call) -> Result:
     if places.numel() and axes > values.dim():
         raise ProgramError("there are more indices than axes")
     try:
-        values[tuple(places.unbind(-1))] = updates.expand(
-            *places.shape[:-1], *values.shape[axes:]
-        )
+        values[tuple(places.unbind(-1))] = updates.expand(*places.shape[:-1], *values.shape[axes:])
     except (IndexError, RuntimeError) as error:
         raise ProgramError(f"its indices do not fit: {error}") from error
     return call.trace.constant(values)
@@ -227,6 +233,7 @@ SHAPES: Final[Mapping[str, Translation]] = {
     "Flatten": _flatten,
     "Gather": _gather,
     "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Range": _range,
     "Reshape": _reshape,
     "ScatterND": _scatter,

@@ -30,8 +30,7 @@ def settled(call: Call, sizes: Sizes) -> Result:
 def are_sizes(call: Call) -> bool:
     """Whether a node is to be computed on sizes: one of its inputs is, and the rest can be."""
     return any(isinstance(value, Sizes) for value in call.inputs) and all(
-        value is None or isinstance(value, Sizes) or _is_short(call, value)
-        for value in call.inputs
+        value is None or isinstance(value, Sizes) or _is_short(call, value) for value in call.inputs
     )
 
 

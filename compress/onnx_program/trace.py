@@ -5,9 +5,8 @@ an axis that has the same length in both runs is fixed, and the length of any ot
 the graph computes. What depends on constants alone is computed for real, and is a constant again.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,7 +25,6 @@ MAX_FOLDED_BYTES: Final = 1 << 30  # of all constants that are computed
 NUMBERS_OF_DTYPES: Final = {name: number for number, name in DTYPES.items()}
 
 Size = int | Reference
-T = TypeVar("T")
 
 
 def dtype_setting(dtype: torch.dtype) -> Setting:
@@ -73,7 +71,7 @@ class Trace:
         self._constants[reference.name] = values
         return reference
 
-    def known(self, reference: Value) -> Tensor | None:
+    def known(self, reference: object) -> Tensor | None:
         """The values of a constant; None for what is computed from inputs."""
         return self._constants.get(reference.name) if isinstance(reference, Reference) else None
 
@@ -129,7 +127,7 @@ class Trace:
     def number(self, operator: str, *values: Size) -> Size:
         """Compute with sizes, by an operator of the table's NUMBERS."""
         if all(isinstance(value, int) for value in values):
-            return self._tried(lambda: int(function_of(operator)(*values)))
+            return int(function_of(operator)(*values))
         numbered = {str(place): value for place, value in enumerate(values)}
         (result,) = self._record(operator, numbered, unpacked=False)
         return result
@@ -168,10 +166,7 @@ class Trace:
             raise ProgramError(f"the network makes more than {MAX_CALLS} calls")
         node = Node(self.node, operator, arguments, (), unpacked)
         with self._mode:
-            first, second = (
-                self._tried(lambda run=run: _entries(self._call(node, run), unpacked))
-                for run in (0, 1)
-            )
+            first, second = (self._tried(node, run) for run in (0, 1))
         for result in (*first, *second):
             self._check(result)
         if all(name in self._constants for name in references(arguments)):
@@ -181,21 +176,24 @@ class Trace:
                     f"constants of more than {MAX_FOLDED_BYTES} bytes are computed: export the "
                     "network with them folded"
                 )
-            found = self._tried(lambda: _entries(self._call(node, None), unpacked))
-            return tuple(map(self.constant, found))
+            return tuple(map(self.constant, self._tried(node, None)))
         results = tuple(self._define(*pair) for pair in zip(first, second, strict=True))
         names = tuple(result.name for result in results)
         self._nodes.append(Node(self.node, operator, arguments, names, unpacked))
         return results
 
-    def _call(self, node: Node, run: int | None) -> Any:
+    def _tried(self, node: Node, run: int | None) -> list[Any]:
         """What the operator of a node returns in a run; of constants, where that is None."""
         args, kwargs = passed(node)
-        with torch.no_grad():
-            return function_of(node.operator)(
-                *(self._filled(value, run) for value in args),
-                **{key: self._filled(value, run) for key, value in kwargs.items()},
-            )
+        try:
+            with torch.no_grad():
+                result = function_of(node.operator)(
+                    *(self._filled(value, run) for value in args),
+                    **{key: self._filled(value, run) for key, value in kwargs.items()},
+                )
+        except Exception as error:  # whatever torch raises
+            raise ProgramError(f"its sizes or settings do not fit: {reason(error)}") from error
+        return list(result) if node.unpacked else [result]
 
     def _filled(self, value: Any, run: int | None) -> Any:
         if isinstance(value, tuple):
@@ -206,19 +204,14 @@ class Trace:
             return torch.device("cpu") if value == DEVICE else real(value)
         return value
 
-    def _tried(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except Exception as error:  # whatever torch raises
-            raise ProgramError(f"its sizes or settings do not fit: {reason(error)}") from error
-
     def _check(self, result: Any) -> None:
         if isinstance(result, Tensor) and (
             result.dim() > MAX_AXES or result.numel() > MAX_VALUES or result.is_complex()
         ):
+            shape = f"{name_of(result.dtype)} {list(result.shape)[: MAX_AXES + 1]}"
             raise ProgramError(
-                f"it returns shape {list(result.shape)[: MAX_AXES + 1]} of {name_of(result.dtype)}: "
-                f"at most {MAX_AXES} axes and {MAX_VALUES} real values were wanted"
+                f"it returns {shape}: at most {MAX_AXES} axes and {MAX_VALUES} real values were "
+                "wanted"
             )
 
 
@@ -227,7 +220,3 @@ def _given(
 ) -> tuple[str, dict[str, Value]]:
     names = argument_names(ATEN + operator)
     return ATEN + operator, dict(zip(names, values, strict=False)) | dict(named)
-
-
-def _entries(result: Any, unpacked: bool) -> list[Any]:
-    return list(result) if unpacked else [result]

@@ -99,12 +99,10 @@ class _Translator:
         return self._finished([self._output(entry.name) for entry in graph.output])
 
     def _finished(self, outputs: Sequence[Reference]) -> tuple[Graph, Weights]:
-        nodes = self._trace.live(outputs)
-        for output in outputs:
-            self._weights.name(output.name)
+        nodes, read = self._trace.live(outputs), [output.name for output in outputs]
         for node in nodes:
-            for name in references(node.arguments):
-                self._weights.name(name)
+            read += references(node.arguments)
+        self._weights.settle_(read)
         graph = Graph(
             tuple(self._trace.inputs),
             self._weights.state,
@@ -196,7 +194,9 @@ class _Translator:
     def _output(self, name: str) -> Reference:
         value = self._values[name]
         if isinstance(value, Sizes):
-            raise ProgramError(f"the network returns sizes as {name[:SHOWN]!r}, tensors were wanted")
+            raise ProgramError(
+                f"the network returns sizes as {name[:SHOWN]!r}, tensors were wanted"
+            )
         return value
 
 

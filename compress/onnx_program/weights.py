@@ -6,8 +6,9 @@ of traces) or in its metadata (the one of torch.export). A tensor that belongs t
 no name of the author's is a constant, which no state dict holds.
 """
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Final
 
 from onnx import NodeProto
@@ -41,7 +42,8 @@ class Weights:
         self._stored: dict[str, str] = {}  # names of values -> names in the file
         self._shared: dict[Key, nn.Parameter] = {}
         self._layers: dict[tuple[str, tuple[tuple[str, Key], ...]], dict[str, Reference]] = {}
-        self._modules: set[str] = set()  # that tensors have been put into, and those around them
+        self._owners: set[str] = set()  # of the layers
+        self._modules: set[str] = set()  # that hold a tensor, and those around them
 
     def store(self, name: str, values: Tensor) -> Reference:
         """A tensor of the file."""
@@ -65,10 +67,12 @@ class Weights:
         Raises:
             ProgramError: values that are not finite.
         """
-        wanted = self._owner(nodes) or kind
+        said = _in_names(nodes)
+        wanted = said or _in_scopes(nodes[0]) or kind
         key = (wanted, tuple((entry, _key(values)) for entry, values in tensors.items()))
         if key not in self._layers:
-            owner = self._unused(wanted, kind)
+            owner = self._unused(wanted, kind, self._owners if said else self._modules)
+            self._owners.add(owner)
             self._modules.update(_prefixes(owner))
             self._layers[key] = {
                 entry: self._put(f"{owner}.{entry}", self._own(entry, values))
@@ -76,45 +80,46 @@ class Weights:
             }
         return self._layers[key]
 
-    def name(self, reference: str) -> None:
-        """Name a constant that no layer owns."""
-        values = self._trace.known(Reference(reference))
-        if values is None or reference in self.state:
+    def settle_(self, read: Iterable[str]) -> None:
+        """Name the constants among the values that are read, and drop the layers that are not.
+
+        Raises:
+            ProgramError: a constant holds NaN.
+        """
+        read = dict.fromkeys(read)
+        self.state = {value: name for value, name in self.state.items() if value in read}
+        kept = {*self.state.values()}
+        self.tensors = {name: tensor for name, tensor in self.tensors.items() if name in kept}
+        self.persistent &= kept
+        for value in read:
+            self._name(value)
+
+    def _name(self, value: str) -> None:
+        values = self._trace.known(Reference(value))
+        if values is None or value in self.state:
             return
-        stored = self._stored.get(reference, "")
+        name = self._stored.get(value, "")
         if values.is_floating_point() and values.isnan().any():
-            raise ProgramError(f"the tensor {stored[:SHOWN]!r} holds NaN: train again")
-        free = _is_path(stored) and stored not in self._modules and stored not in self.tensors
-        if free and not MADE_UP.fullmatch(stored):
+            raise ProgramError(f"the tensor {name[:SHOWN]!r} holds NaN: train again")
+        taken = self._modules | self.tensors.keys()
+        if _is_path(name) and name not in taken and not MADE_UP.fullmatch(name):
             trained = values.is_floating_point() and bool(values.isfinite().all())
-            self.tensors[stored] = nn.Parameter(values) if trained else values
-            self.persistent.add(stored)
+            self.tensors[name] = nn.Parameter(values) if trained else values
+            self.persistent.add(name)
         else:
-            stored = f"constant_{len(self.state)}"
-            while stored in self._modules or stored in self.tensors:
-                stored += "_"
-            self.tensors[stored] = values
-        self.state[reference] = stored
+            names = (f"constant_{i}" for i in itertools.count(len(self.tensors)))
+            name = next(free for free in names if free not in taken)
+            self.tensors[name] = values
+        self.state[value] = name
 
-    def _owner(self, nodes: Sequence[NodeProto]) -> str:
-        """The module that nodes are, as far as the file tells; "" where it does not."""
-        for name in (name for node in nodes for name in node.input):
-            match = OWNED.fullmatch(name)
-            if match and _is_path(match[1]) and not MADE_UP.fullmatch(match[1]):
-                return match[1]
-        owner = _scope_in_metadata(nodes[0]) or _scope_in_name(nodes[0])
-        return owner if _is_path(owner) else ""
-
-    def _unused(self, wanted: str, kind: str) -> str:
+    def _unused(self, wanted: str, kind: str, taken: Set[str]) -> str:
         """`wanted`, or a name like it that is no module and holds none."""
-        stored = any(name.rpartition(".")[0] == wanted for name in self._stored.values())
-        taken = {name.rpartition(".")[0] for name in self.tensors}
-        if wanted not in taken and (wanted not in self._modules or stored):
+        if wanted not in taken:
             return wanted
-        count, base = 1, f"{wanted}.{kind}" if wanted not in taken else f"{wanted}_"
-        while f"{base}{count}" in self._modules or f"{base}{count}" in self.tensors:
-            count += 1
-        return f"{base}{count}"
+        # What owns tensors of a layer shall hold nothing else.
+        base = wanted if wanted in self._owners else f"{wanted}.{kind}"
+        names = itertools.chain((base,), (f"{base}_{i}" for i in itertools.count(2)))
+        return next(name for name in names if name not in self._modules)
 
     def _own(self, entry: str, values: Tensor) -> Tensor:
         if not values.isfinite().all():
@@ -151,6 +156,21 @@ def _prefixes(owner: str) -> Iterator[str]:
     """A module and those around it."""
     parts = owner.split(".")
     return (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _in_names(nodes: Sequence[NodeProto]) -> str:
+    """The module that the names of weights tell; "" where they do not."""
+    for name in (name for node in nodes for name in node.input):
+        match = OWNED.fullmatch(name)
+        if match and _is_path(match[1]) and not MADE_UP.fullmatch(match[1]):
+            return match[1]
+    return ""
+
+
+def _in_scopes(node: NodeProto) -> str:
+    """The module that an exporter noted in a node; "" where it did not."""
+    owner = _scope_in_metadata(node) or _scope_in_name(node)
+    return owner if _is_path(owner) else ""
 
 
 def _scope_in_metadata(node: NodeProto) -> str:
