@@ -31,6 +31,7 @@ from compress.program.arguments import Reference, references
 from compress.program.document import SHOWN
 from compress.program.graph import Graph
 from compress.program.specs import MAX_AXES, MAX_VALUES, TensorSpec
+from compress.program.trial import unlogged
 
 OPERATORS: Final[Mapping[str, Translation]] = {
     **ARITHMETIC, **IMAGES, **LAYERS, **RECURRENT, **REDUCTIONS, **SHAPES,
@@ -64,7 +65,8 @@ def translate(model: ModelProto) -> tuple[Graph, Weights]:
         ProgramError: a node has an operator, a setting or values that are not read, or does not
             fit what it is given. It is named in a note.
     """
-    return _Translator().translate(model.graph)
+    with unlogged():
+        return _Translator().translate(model.graph)
 
 
 class _Translator:

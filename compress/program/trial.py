@@ -39,7 +39,7 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
     """
     tensors = [*model.parameters(), *model.buffers()]
     versions = [tensor._version for tensor in tensors]
-    with torch.no_grad(), _unlogged():
+    with torch.no_grad(), unlogged():
         for batch in BATCHES:
             held = _Held(max_bytes)
             _outputs(model, graph, _inputs(graph, batch), held)
@@ -81,8 +81,8 @@ def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
-    """Of a node that fails, torch logs a whole stack besides raising."""
+def unlogged() -> Iterator[None]:
+    """Without the stack that torch logs of a node that fails, besides raising."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, log.disabled = log.disabled, True
     try:
