@@ -6,8 +6,8 @@ from typing import Any, Final
 import torch
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import dtype_setting
 from compress.onnx_program.call import Call, Result, Translation
-from compress.onnx_program.trace import dtype_setting
 from compress.program.arguments import Reference, Value
 
 
@@ -31,8 +31,8 @@ def _with_number(call: Call, operator: str, first: int = 0, second: int = 1) -> 
     is_number = (
         values is not None
         and values.numel() == 1
-        and values.dim() <= call.trace.axes(x)
-        and values.dtype == call.trace.dtype(x) != torch.bool
+        and values.dim() <= call.builder.axes(x)
+        and values.dtype == call.builder.dtype(x) != torch.bool
     )
     if values is None or not is_number:
         return call.emit(f"{operator}.Tensor", x, call.tensor(second))
@@ -69,7 +69,7 @@ def _folded(operator: str) -> Translation:
 
 def _divide(call: Call) -> Result:
     """Of integers, ONNX keeps the whole part."""
-    if call.trace.dtype(call.tensor(0)).is_floating_point:
+    if call.builder.dtype(call.tensor(0)).is_floating_point:
         return _with_number(call, "div")
     first, second = call.tensor(0), call.tensor(1)
     return call.emit("div.Tensor_mode", first, second, rounding_mode="trunc")
@@ -83,14 +83,14 @@ def _remainder(call: Call) -> Result:
 
 def _power(call: Call) -> Result:
     values = call.known(1)
-    if values is None or values.numel() != 1 or values.dim() > call.trace.axes(call.tensor(0)):
+    if values is None or values.numel() != 1 or values.dim() > call.builder.axes(call.tensor(0)):
         return _cast_back(call, call.emit("pow.Tensor_Tensor", call.tensor(0), call.tensor(1)))
     return _cast_back(call, call.emit("pow.Tensor_Scalar", call.tensor(0), values.item()))
 
 
 def _cast_back(call: Call, result: Reference) -> Reference:
-    dtype = call.trace.dtype(call.tensor(0))
-    if call.trace.dtype(result) == dtype:
+    dtype = call.builder.dtype(call.tensor(0))
+    if call.builder.dtype(result) == dtype:
         return result
     return call.emit("to.dtype", result, dtype_setting(dtype))
 

@@ -1,4 +1,4 @@
-"""One node of an ONNX file, as those who translate it see it: inputs, attributes, and the trace."""
+"""One node of an ONNX file, as those who translate it see it: inputs, attributes, and the graph in the making."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import Builder, Size, dtype_setting
 from compress.onnx_program.model_file import DTYPES
-from compress.onnx_program.trace import Size, Trace, dtype_setting
 from compress.onnx_program.weights import Weights
 from compress.program.arguments import Reference, Setting
 from compress.program.document import SHOWN
@@ -30,6 +30,14 @@ Result = Reference | Sizes
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """The batch that a file was written for, and the one that comes."""
+
+    written: int
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
 class Bias:
     """A constant vector, and the node that adds it."""
 
@@ -43,10 +51,10 @@ class Call:
 
     node: NodeProto
     inputs: tuple[Result | None, ...]
-    trace: Trace
+    builder: Builder
     weights: Weights
-    batch: int | None
-    """The length of the first axis of the inputs, where the exporter fixed it."""
+    batch: "Batch | None"
+    """Where the exporter fixed it."""
     attributes: Mapping[str, Any]
     bias: "Bias | None" = None
     """What is added to the result, where nothing else reads that."""
@@ -71,10 +79,10 @@ class Call:
             return value
         integer = dtype_setting(torch.int64)
         parts = tuple(
-            self.trace.emit("scalar_tensor.default", entry, dtype=integer)
+            self.builder.emit("scalar_tensor.default", entry, dtype=integer)
             for entry in value.entries
         )
-        return parts[0] if value.is_scalar else self.trace.emit("stack.default", parts)
+        return parts[0] if value.is_scalar else self.builder.emit("stack.default", parts)
 
     def optional(self, place: int) -> Reference | None:
         """An input as a tensor, or None where it is left out."""
@@ -82,7 +90,7 @@ class Call:
 
     def known(self, place: int) -> Tensor | None:
         """The values of an input that is constant."""
-        return self.trace.known(self.inputs[place]) if self.has(place) else None
+        return self.builder.known(self.inputs[place]) if self.has(place) else None
 
     def setting(self, place: int) -> Tensor:
         """The values of an input that has to be constant.
@@ -136,7 +144,7 @@ class Call:
 
     def axis(self, place: int = 0, default: int = -1) -> int:
         """The attribute `axis`, counted from the front of an input's axes."""
-        return self.counted(self.attribute("axis", default), self.trace.axes(self.tensor(place)))
+        return self.counted(self.attribute("axis", default), self.builder.axes(self.tensor(place)))
 
     def counted(self, axis: int, axes: int) -> int:
         """An axis counted from the front.
@@ -167,8 +175,8 @@ class Call:
             raise ProgramError(f"its input {name!r} is not read")
 
     def emit(self, operator: str, *values: Any, **named: Any) -> Reference:
-        """`Trace.emit`."""
-        return self.trace.emit(operator, *values, **named)
+        """`Builder.emit`."""
+        return self.builder.emit(operator, *values, **named)
 
 
 Translation = Callable[[Call], Result | Sequence[Result]]

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import Size
 from compress.onnx_program.call import Call, Result, Translation
-from compress.onnx_program.trace import Size
 from compress.program.arguments import Reference
 
 PADDING: Final = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}
@@ -89,7 +89,7 @@ def _global_pool(kind: str) -> Translation:
 
 def _space(call: Call) -> int:
     """The axes of space of the first input."""
-    axes = call.trace.axes(call.tensor(0)) - 2
+    axes = call.builder.axes(call.tensor(0)) - 2
     if axes not in (1, 2, 3):
         raise ProgramError(f"an input of {axes + 2} axes came, 3 to 5 were wanted")
     return axes
@@ -97,7 +97,7 @@ def _space(call: Call) -> int:
 
 def _pad(call: Call) -> Result:
     x, mode = call.tensor(0), call.attribute("mode", "constant")
-    axes, given = call.trace.axes(x), call.sizes(1)
+    axes, given = call.builder.axes(x), call.sizes(1)
     if call.has(3):
         listed = [call.counted(axis, axes) for axis in call.integers(3)]
         pads: list[Size] = [0] * (2 * axes)
@@ -159,7 +159,7 @@ def _to_space(call: Call) -> Result:
     block, x = call.attribute("blocksize", 0), call.tensor(0)
     if call.attribute("mode", "DCR") == "CRD":
         return call.emit("pixel_shuffle.default", x, block)
-    batch, channels, height, width = call.trace.shape(x)
+    batch, channels, height, width = call.builder.shape(x)
     if not isinstance(channels, int) or block < 1 or channels % block**2:
         raise ProgramError(f"{channels} channels are no squares of {block}")
     inner = channels // block**2

@@ -22,7 +22,7 @@ def owned(call: Call, kind: str, places: Mapping[str, int]) -> dict[str, Value]:
 
 
 def _convolution(call: Call) -> Result:
-    space, groups = call.trace.axes(call.tensor(1)) - 2, call.attribute("group", 1)
+    space, groups = call.builder.axes(call.tensor(1)) - 2, call.attribute("group", 1)
     strides, dilations, pads = _window(call, space)
     x, padding = even(call, call.tensor(0), pads)
     own = owned(call, "conv", {"weight": 1, "bias": 2})
@@ -33,7 +33,7 @@ def _convolution(call: Call) -> Result:
 
 
 def _transposed_convolution(call: Call) -> Result:
-    space, groups = call.trace.axes(call.tensor(1)) - 2, call.attribute("group", 1)
+    space, groups = call.builder.axes(call.tensor(1)) - 2, call.attribute("group", 1)
     strides, dilations, pads = _window(call, space)
     if "output_shape" in call.attributes or tuple(pads[:space]) != tuple(pads[space:]):
         raise ProgramError("an output shape, or pads that differ between the ends, are not read")
@@ -85,7 +85,7 @@ def _linear(call: Call, x: Reference, weight: Tensor, bias: Tensor | None) -> Re
 
 def _matmul(call: Call) -> Result:
     weight = call.known(1)
-    if weight is None or weight.dim() != 2 or not call.trace.axes(call.tensor(0)):
+    if weight is None or weight.dim() != 2 or not call.builder.axes(call.tensor(0)):
         return call.emit("matmul.default", call.tensor(0), call.tensor(1))
     return _linear(call, call.tensor(0), weight.T, None if call.bias is None else call.bias.values)
 
@@ -115,14 +115,14 @@ def _layer_norm(call: Call) -> Result:
     x, axis = call.tensor(0), call.axis()
     own = owned(call, "norm", {"weight": 1, "bias": 2})
     return call.emit(
-        "layer_norm.default", x, call.trace.shape(x)[axis:], own["weight"], own.get("bias"),
+        "layer_norm.default", x, call.builder.shape(x)[axis:], own["weight"], own.get("bias"),
         call.attribute("epsilon", 1e-5),
     )  # fmt: skip
 
 
 def _group_norm(call: Call) -> Result:
     """Until operators of version 21, a group has one scale."""
-    groups, channels = call.attribute("num_groups", 0), call.trace.shape(call.tensor(0))[1]
+    groups, channels = call.attribute("num_groups", 0), call.builder.shape(call.tensor(0))[1]
     scale, bias = call.setting(1), call.setting(2)
     if not isinstance(channels, int) or scale.shape != (groups,) or channels % max(groups, 1):
         raise ProgramError(f"{channels} channels and scales {list(scale.shape)}: {groups} wanted")

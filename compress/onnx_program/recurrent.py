@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import dtype_setting
 from compress.onnx_program.call import Call, Translation
-from compress.onnx_program.trace import dtype_setting
 from compress.program.arguments import Reference, Value
 
 # Where each gate of torch's stands in ONNX: i f g o of i o f c; r z n of z r h.
@@ -33,7 +33,7 @@ def _recurrent(kind: str) -> Translation:
         own = call.weights.layer([call.node], kind.lower(), _tensors(call, kind, ways))
         states = tuple(_state(call, 5 + i, ways, hidden) for i in range(len(names)))
         initial: Value = states if kind == "LSTM" else states[0]
-        outputs, *ends = call.trace.emit_several(
+        outputs, *ends = call.builder.emit_several(
             operator, call.tensor(0), initial, tuple(own.values()), call.has(3), 1, 0.0, False,
             ways == 2, False,
         )  # fmt: skip
@@ -106,17 +106,17 @@ def _ordered(values: Tensor, gates: Sequence[int]) -> Tensor:
 def _state(call: Call, place: int, ways: int, hidden: int) -> Reference:
     """An initial state; zeros are made anew, so that a layer is seen to begin with them."""
     given = call.optional(place)
-    if given is not None and not call.trace.is_zero(given):
+    if given is not None and not call.builder.is_zero(given):
         return given
     x = call.tensor(0)
-    sizes = (ways, call.trace.length(x, 1), hidden)
-    return call.emit("zeros.default", sizes, dtype=dtype_setting(call.trace.dtype(x)))
+    sizes = (ways, call.builder.length(x, 1), hidden)
+    return call.emit("zeros.default", sizes, dtype=dtype_setting(call.builder.dtype(x)))
 
 
 def _with_ways(call: Call, outputs: Reference, ways: int, hidden: int) -> Reference:
     if ways == 1:
         return call.emit("unsqueeze.default", outputs, 1)
-    length, batch, _ = call.trace.shape(outputs)
+    length, batch, _ = call.builder.shape(outputs)
     apart = call.emit("reshape.default", outputs, (length, batch, ways, hidden))
     return call.emit("permute.default", apart, (0, 2, 1, 3))
 

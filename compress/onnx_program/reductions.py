@@ -17,7 +17,7 @@ def _axes(call: Call) -> tuple[int, ...] | None:
     axes = call.integers(1) if call.has(1) else call.attribute("axes", ())
     if not axes and call.attribute("noop_with_empty_axes", 0):
         return None
-    return tuple(axes) or tuple(range(call.trace.axes(call.tensor(0))))
+    return tuple(axes) or tuple(range(call.builder.axes(call.tensor(0))))
 
 
 def _reduce(operator: str) -> Translation:
@@ -25,7 +25,7 @@ def _reduce(operator: str) -> Translation:
 
     def translate(call: Call) -> Result:
         x, axes, kept = call.tensor(0), _axes(call), bool(call.attribute("keepdims", 1))
-        return x if axes is None or not call.trace.axes(x) else call.emit(operator, x, axes, kept)
+        return x if axes is None or not call.builder.axes(x) else call.emit(operator, x, axes, kept)
 
     return translate
 
@@ -47,7 +47,7 @@ def _sum_of_squares(call: Call) -> Result:
 
 def _product(call: Call) -> Result:
     result, axes = call.tensor(0), _axes(call) or ()
-    count, kept = call.trace.axes(result), bool(call.attribute("keepdims", 1))
+    count, kept = call.builder.axes(result), bool(call.attribute("keepdims", 1))
     for axis in sorted((call.counted(axis, count) for axis in axes), reverse=True):
         result = call.emit("prod.dim_int", result, axis, kept)
     return result
@@ -65,7 +65,7 @@ def _extreme_place(operator: str) -> Translation:
 def _top(call: Call) -> tuple[Reference, ...]:
     largest, ordered = call.attribute("largest", 1), call.attribute("sorted", 1)
     (count,) = call.sizes(1)
-    return call.trace.emit_several(
+    return call.builder.emit_several(
         "topk.default", call.tensor(0), count, call.axis(), bool(largest), bool(ordered)
     )
 

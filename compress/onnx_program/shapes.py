@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import Size, dtype_setting
 from compress.onnx_program.call import Call, Result, Translation
-from compress.onnx_program.trace import Size, dtype_setting
 from compress.program.arguments import Reference, Value
 
 
@@ -17,44 +17,46 @@ def _reshape(call: Call) -> Result:
     x, sizes = call.tensor(0), call.sizes(1)
     if not call.attribute("allowzero", 0):
         sizes = tuple(
-            call.trace.length(x, axis) if size == 0 and axis < call.trace.axes(x) else size
+            call.builder.length(x, axis) if size == 0 and axis < call.builder.axes(x) else size
             for axis, size in enumerate(sizes)
         )
     return call.emit("reshape.default", x, _for_any_batch(call, x, sizes))
 
 
 def _for_any_batch(call: Call, x: Reference, sizes: tuple[Size, ...]) -> tuple[Size, ...]:
-    """Sizes in which a number that was the exporter's batch follows the batch.
+    """Sizes in which the number that was the exporter's batch follows the batch.
 
-    Where the entries of `x` depend on the batch and `sizes` do not, the first of them holds it.
+    Where the entries of `x` depend on the batch and `sizes` do not, one of these holds it: the one
+    on the axis that depends on it in `x`, if that is the number; else the first.
     """
-    free = any(isinstance(length, Reference) for length in call.trace.shape(x))
+    free = [
+        axis for axis, length in enumerate(call.builder.shape(x)) if isinstance(length, Reference)
+    ]
     if not free or not sizes or any(isinstance(size, Reference) for size in sizes):
         return sizes
-    if -1 not in sizes:
-        return (-1, *sizes[1:])
-    if sizes[0] == call.batch and call.trace.axes(x):
-        return (call.trace.length(x, 0), *sizes[1:])
-    return sizes
+    place = free[0] if free[0] < len(sizes) else 0
+    if call.batch is not None and sizes[place] == call.batch.written:
+        return (*sizes[:place], call.batch.size, *sizes[place + 1 :])
+    return sizes if -1 in sizes else (-1, *sizes[1:])
 
 
 def _flatten(call: Call) -> Result:
     """ONNX always makes a matrix of it."""
     x, axis = call.tensor(0), call.attribute("axis", 1)
-    axes = call.trace.axes(x)
+    axes = call.builder.axes(x)
     if axis != axes:
         axis = call.counted(axis, axes)
     if axis == 1 and axes > 1:
         return call.emit("flatten.using_ints", x, 1)
     rows: Size = 1
-    for length in call.trace.shape(x)[:axis]:
-        rows = length if rows == 1 else call.trace.number("_operator.mul", rows, length)
-    columns: Size = -1 if axis else call.trace.number("_operator.neg", 1)
+    for length in call.builder.shape(x)[:axis]:
+        rows = length if rows == 1 else call.builder.number("_operator.mul", rows, length)
+    columns: Size = -1 if axis else call.builder.number("_operator.neg", 1)
     return call.emit("reshape.default", x, (rows, columns))
 
 
 def _transpose(call: Call) -> Result:
-    axes = tuple(range(call.trace.axes(call.tensor(0))))[::-1]
+    axes = tuple(range(call.builder.axes(call.tensor(0))))[::-1]
     return call.emit("permute.default", call.tensor(0), call.attribute("perm", axes))
 
 
@@ -67,7 +69,7 @@ def _squeeze(call: Call) -> Result:
 def _unsqueeze(call: Call) -> Result:
     result = call.tensor(0)
     axes = call.integers(1)
-    count = call.trace.axes(result) + len(axes)
+    count = call.builder.axes(result) + len(axes)
     for axis in sorted(call.counted(axis, count) for axis in axes):
         result = call.emit("unsqueeze.default", result, axis)
     return _kept_zero(call, result)
@@ -83,18 +85,18 @@ def _split(call: Call) -> tuple[Reference, ...]:
     if call.has(1):
         sizes: tuple[Size, ...] = call.sizes(1)
     else:
-        count, length = len(call.node.output), call.trace.length(x, axis)
+        count, length = len(call.node.output), call.builder.length(x, axis)
         if not isinstance(length, int) or not 0 < count <= max(length, 1):
             raise ProgramError("an axis that is not fixed is split into equal parts")
         each = -(-length // count)
         sizes = tuple(min(each, length - i * each) for i in range(count))
-    parts = call.trace.emit_several("split_with_sizes.default", x, sizes, axis)
+    parts = call.builder.emit_several("split_with_sizes.default", x, sizes, axis)
     return tuple(_kept_zero(call, part) for part in parts)
 
 
 def _slice(call: Call) -> Result:
     result = call.tensor(0)
-    count = call.trace.axes(result)
+    count = call.builder.axes(result)
     starts, ends = call.sizes(1), call.sizes(2)
     axes = call.integers(3) if call.has(3) else tuple(range(len(starts)))
     steps = call.integers(4) if call.has(4) else (1,) * len(starts)
@@ -118,14 +120,14 @@ def _gather(call: Call) -> Result:
         return call.emit("index.Tensor", x, _at(axis, call.tensor(1)))
     if not places.dim():
         return call.emit("select.int", x, axis, int(places))
-    length = call.trace.length(x, axis)
+    length = call.builder.length(x, axis)
     if (places < 0).any():
         if not isinstance(length, int):
             raise ProgramError("it counts from the end of an axis that is not fixed")
         places = torch.where(places < 0, places + length, places)
     if places.dim() == 1:
-        return call.emit("index_select.default", x, axis, call.trace.constant(places))
-    return call.emit("index.Tensor", x, _at(axis, call.trace.constant(places)))
+        return call.emit("index_select.default", x, axis, call.builder.constant(places))
+    return call.emit("index.Tensor", x, _at(axis, call.builder.constant(places)))
 
 
 def _at(axis: int, places: Value) -> tuple[Value, ...]:
@@ -139,16 +141,16 @@ def _gather_elements(call: Call) -> Result:
 def _gather_nd(call: Call) -> Result:
     call.refuse_unless("batch_dims", 0)
     x, places = call.tensor(0), call.setting(1)
-    if not 0 < places.shape[-1] <= call.trace.axes(x):
-        raise ProgramError(f"{places.shape[-1]} indices came for {call.trace.axes(x)} axes")
-    each = tuple(call.trace.constant(place) for place in places.unbind(-1))
+    if not 0 < places.shape[-1] <= call.builder.axes(x):
+        raise ProgramError(f"{places.shape[-1]} indices came for {call.builder.axes(x)} axes")
+    each = tuple(call.builder.constant(place) for place in places.unbind(-1))
     return call.emit("index.Tensor", x, each)
 
 
 def _expand(call: Call) -> Result:
     """ONNX broadcasts both ways; torch keeps an axis for which -1 is given."""
     x, sizes = call.tensor(0), call.sizes(1)
-    lengths = call.trace.shape(x)
+    lengths = call.builder.shape(x)
     sizes = (1,) * (len(lengths) - len(sizes)) + sizes
     lengths = (None,) * (len(sizes) - len(lengths)) + lengths  # type: ignore[assignment]
     wanted = tuple(
@@ -169,7 +171,7 @@ def _full(call: Call) -> Result:
     result = call.emit(
         "full.default", call.sizes(0), values.item(), dtype=dtype_setting(values.dtype)
     )
-    return result if values.any() else call.trace.keep_zero(result)
+    return result if values.any() else call.builder.keep_zero(result)
 
 
 def _range(call: Call) -> Result:
@@ -185,20 +187,20 @@ def _range(call: Call) -> Result:
 def _constant(call: Call) -> Result:
     ((name, value),) = call.attributes.items()
     if isinstance(value, Tensor):
-        return call.trace.constant(value)
+        return call.builder.constant(value)
     if not name.startswith(("value_int", "value_float")):
         raise ProgramError(f"{name!r} is not read: numbers were wanted")
     dtype = torch.int64 if "int" in name else torch.float32
-    return call.trace.constant(torch.tensor(value, dtype=dtype))
+    return call.builder.constant(torch.tensor(value, dtype=dtype))
 
 
 def _size(call: Call) -> Result:
     product: Size = 1
-    for length in call.trace.shape(call.tensor(0)):
-        product = call.trace.number("_operator.mul", product, length)
+    for length in call.builder.shape(call.tensor(0)):
+        product = call.builder.number("_operator.mul", product, length)
     if isinstance(product, Reference):
         raise ProgramError("a number of values that is not fixed is not read")
-    return call.trace.constant(torch.tensor(product))
+    return call.builder.constant(torch.tensor(product))
 
 
 def _triangle(call: Call) -> Result:
@@ -217,12 +219,12 @@ def _scatter(call: Call) -> Result:
         values[tuple(places.unbind(-1))] = updates.expand(*places.shape[:-1], *values.shape[axes:])
     except (IndexError, RuntimeError) as error:
         raise ProgramError(f"its indices do not fit: {error}") from error
-    return call.trace.constant(values)
+    return call.builder.constant(values)
 
 
 def _kept_zero(call: Call, result: Reference) -> Reference:
     """The result of an operator that moves entries about: zeros where its input is."""
-    return call.trace.keep_zero(result) if call.trace.is_zero(call.tensor(0)) else result
+    return call.builder.keep_zero(result) if call.builder.is_zero(call.tensor(0)) else result
 
 
 SHAPES: Final[Mapping[str, Translation]] = {

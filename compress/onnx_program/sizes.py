@@ -4,19 +4,19 @@ Values of at most one axis whose entries are integers, or numbers that the graph
 is made of them, so that the network takes batches of any size and still knows what is fixed.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from itertools import repeat
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import torch
 
 from compress.errors import ProgramError
+from compress.onnx_program.builder import Size, dtype_setting
 from compress.onnx_program.call import Call, Result, Sizes
-from compress.onnx_program.trace import Size, dtype_setting
 from compress.program.arguments import Reference
 
 INTEGERS: Final = (dtype_setting(torch.int64), dtype_setting(torch.int32))
+
+T = TypeVar("T")
 
 
 def settled(call: Call, sizes: Sizes) -> Result:
@@ -24,7 +24,7 @@ def settled(call: Call, sizes: Sizes) -> Result:
     if any(isinstance(entry, Reference) for entry in sizes.entries):
         return sizes
     values = torch.tensor(sizes.entries, dtype=torch.int64)
-    return call.trace.constant(values[0] if sizes.is_scalar else values)
+    return call.builder.constant(values[0] if sizes.is_scalar else values)
 
 
 def are_sizes(call: Call) -> bool:
@@ -35,7 +35,7 @@ def are_sizes(call: Call) -> bool:
 
 
 def _is_short(call: Call, reference: Reference) -> bool:
-    values = call.trace.known(reference)
+    values = call.builder.known(reference)
     return values is not None and values.dim() < 2 and not values.is_floating_point()
 
 
@@ -51,7 +51,7 @@ def _shape(call: Call) -> Result:
     if isinstance(value, Sizes):
         shape: tuple[Size, ...] = () if value.is_scalar else (len(value.entries),)
     else:
-        shape = call.trace.shape(call.tensor(0))
+        shape = call.builder.shape(call.tensor(0))
     start, end = call.attribute("start", 0), call.attribute("end", len(shape))
     return settled(call, Sizes(shape[slice(start, end)]))
 
@@ -99,37 +99,36 @@ def _slice(call: Call) -> Result:
 def _product(call: Call) -> Result:
     product: Size = 1
     for entry in _sizes(call, 0).entries:
-        product = entry if product == 1 else call.trace.number("_operator.mul", product, entry)
+        product = entry if product == 1 else call.builder.number("_operator.mul", product, entry)
     return Sizes((product,), is_scalar=not call.attribute("keepdims", 1))
 
 
 def _arithmetic(operator: str) -> Callable[[Call], Result]:
     def translate(call: Call) -> Result:
         first, second = _sizes(call, 0), _sizes(call, 1)
-        length = math.lcm(len(first.entries), len(second.entries))
-        if length not in (len(first.entries), len(second.entries), 1):
-            raise ProgramError(f"{len(first.entries)} sizes meet {len(second.entries)}")
-        left, right = first.entries, second.entries
-        if len(left) < len(right):
-            left = tuple(repeat(left[0], len(right)))
-        if len(right) < len(left):
-            right = tuple(repeat(right[0], len(left)))
+        pairs = _paired(first.entries, second.entries)
         return Sizes(
-            tuple(call.trace.number(operator, a, b) for a, b in zip(left, right, strict=True)),
+            tuple(call.builder.number(operator, a, b) for a, b in pairs),
             is_scalar=first.is_scalar and second.is_scalar,
         )
 
     return translate
 
 
+def _paired(first: Sequence[T], second: Sequence[Size]) -> list[tuple[T, Size]]:
+    """Entries of two vectors side by side; one entry stands beside every other."""
+    length = max(len(first), len(second))
+    if not {len(first), len(second)} <= {1, length}:
+        raise ProgramError(f"{len(first)} sizes meet {len(second)}")
+    return list(
+        zip([*first] * (length // len(first)), [*second] * (length // len(second)), strict=True)
+    )
+
+
 def _equal(call: Call) -> Result:
     """Sizes are compared to see which are -1, which no length is."""
-    first, second = _sizes(call, 0).entries, _sizes(call, 1).entries
-    if len(second) == 1:
-        second *= len(first)
-    return call.trace.constant(
-        torch.tensor([_is_equal(a, b) for a, b in zip(first, second, strict=True)])
-    )
+    pairs = _paired(_sizes(call, 0).entries, _sizes(call, 1).entries)
+    return call.builder.constant(torch.tensor([_is_equal(a, b) for a, b in pairs]))
 
 
 def _is_equal(first: Size, second: Size) -> bool:
@@ -142,10 +141,12 @@ def _is_equal(first: Size, second: Size) -> bool:
 
 
 def _where(call: Call) -> Result:
-    chosen = call.setting(0).flatten().tolist()
-    first, second = _sizes(call, 1).entries, _sizes(call, 2).entries
-    entries = zip(chosen, first, second, strict=True)
-    return Sizes(tuple(a if choice else b for choice, a, b in entries))
+    chosen: list[bool] = call.setting(0).flatten().tolist()
+    pairs = _paired(_sizes(call, 1).entries, _sizes(call, 2).entries)
+    if len(pairs) != len(chosen):
+        raise ProgramError(f"{len(chosen)} choices came for {len(pairs)} sizes")
+    picked = zip(chosen, pairs, strict=True)
+    return Sizes(tuple(a if choice else b for choice, (a, b) in picked))
 
 
 ON_SIZES: Final[Mapping[str, Callable[[Call], Result]]] = {

@@ -9,7 +9,9 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from compress.errors import ProgramError
 from compress.onnx_program.arithmetic import ARITHMETIC
+from compress.onnx_program.builder import Builder
 from compress.onnx_program.call import (
+    Batch,
     Bias,
     Call,
     Result,
@@ -25,7 +27,6 @@ from compress.onnx_program.recurrent import RECURRENT
 from compress.onnx_program.reductions import REDUCTIONS
 from compress.onnx_program.shapes import SHAPES
 from compress.onnx_program.sizes import ON_SIZES, are_sizes, settled
-from compress.onnx_program.trace import Trace
 from compress.onnx_program.weights import Weights
 from compress.program.arguments import Reference, references
 from compress.program.document import SHOWN
@@ -48,7 +49,7 @@ HINTS: Final = {
     "RandomUniformLike": "it draws random numbers: export the network in eval mode",
 }
 ELSE: Final = "write that part of the network with other operators, or leave it out"
-BATCHES: Final = (2, 3)  # of the two runs of the trace
+BATCHES: Final = (2, 3)  # of the two runs of the builder
 # What an axis of an image, and one of a sequence, is tried at where the file leaves it free.
 FREE: Final = {True: (224, 256), False: (16, 24)}
 IMAGE_AXES: Final = 4
@@ -73,11 +74,11 @@ class _Translator:
     """The values of a file by their names."""
 
     def __init__(self) -> None:
-        self._trace = Trace()
-        self._weights = Weights(self._trace)
+        self._builder = Builder()
+        self._weights = Weights(self._builder)
         self._values: dict[str, Result] = {}
         self._added: dict[str, str] = {}  # what a node adds a bias to, that is there already
-        self._batch: int | None = None
+        self._batch: Batch | None = None
         self._readers: dict[str, list[NodeProto]] = defaultdict(list)
 
     def translate(self, graph: GraphProto) -> tuple[Graph, Weights]:
@@ -101,16 +102,16 @@ class _Translator:
         return self._finished([self._output(entry.name) for entry in graph.output])
 
     def _finished(self, outputs: Sequence[Reference]) -> tuple[Graph, Weights]:
-        nodes, read = self._trace.live(outputs), [output.name for output in outputs]
+        nodes, read = self._builder.live(outputs), [output.name for output in outputs]
         for node in nodes:
             read += references(node.arguments)
         self._weights.settle_(read)
         graph = Graph(
-            tuple(self._trace.inputs),
+            tuple(self._builder.inputs),
             self._weights.state,
             nodes,
             tuple(output.name for output in outputs),
-            self._trace.specs,
+            self._builder.specs,
         )
         return graph, self._weights
 
@@ -121,7 +122,6 @@ class _Translator:
         if not first:
             raise ProgramError(f"input {entries[0].name[:SHOWN]!r} has no axes, a batch was wanted")
         batch = first[0]
-        self._batch = batch if isinstance(batch, int) else None
         for entry, (dtype, axes) in zip(entries, declared, strict=True):
             is_batch = [
                 length == batch and (axis == 0 or isinstance(batch, str))
@@ -140,18 +140,21 @@ class _Translator:
                 for run in (0, 1)
             )
             spec = TensorSpec(dtype, one, symbols)  # type: ignore[arg-type]
-            self._values[entry.name] = self._trace.input(spec, other)  # type: ignore[arg-type]
+            self._values[entry.name] = self._builder.input(spec, other)  # type: ignore[arg-type]
+        if isinstance(batch, int):
+            first_input = Reference(next(iter(self._builder.inputs)))
+            self._batch = Batch(batch, self._builder.length(first_input, 0))
 
     def _node(self, node: NodeProto) -> None:
         if node.output and node.output[0] in self._added:
             self._values[node.output[0]] = self._values[self._added[node.output[0]]]
             return
-        self._trace.node = node.name or node.op_type
+        self._builder.node = node.name or node.op_type
         bias = self._bias(node)
         call = Call(
             node,
             tuple(self._values[name] if name else None for name in node.input),
-            self._trace,
+            self._builder,
             self._weights,
             self._batch,
             attributes_of(node),
@@ -185,11 +188,11 @@ class _Translator:
         if node.op_type != "MatMul" or len(self._readers[node.output[0]]) != 1:
             return None
         (reader,) = self._readers[node.output[0]]
-        weight = self._trace.known(self._values.get(node.input[1]))
+        weight = self._builder.known(self._values.get(node.input[1]))
         if reader.op_type != "Add" or weight is None or weight.dim() != 2:
             return None
         others = [name for name in reader.input if name != node.output[0]]
-        values = self._trace.known(self._values.get(others[0])) if len(others) == 1 else None
+        values = self._builder.known(self._values.get(others[0])) if len(others) == 1 else None
         fits = values is not None and values.shape == weight.shape[1:]
         return Bias(reader, values) if values is not None and fits else None
 

@@ -15,7 +15,7 @@ from onnx import NodeProto
 from torch import Tensor, nn
 
 from compress.errors import ProgramError
-from compress.onnx_program.trace import Trace
+from compress.onnx_program.builder import Builder
 from compress.program.arguments import Reference
 from compress.program.assembly import MAX_DEPTH, NAME
 from compress.program.document import SHOWN
@@ -31,14 +31,14 @@ Key = tuple[int, tuple[int, ...], tuple[int, ...]]
 class Weights:
     """Constants by the names that they have in the file, and in the network."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, builder: Builder) -> None:
         self.tensors: dict[str, Tensor] = {}
         """Of the network."""
         self.persistent: set[str] = set()
         """The names of those that its state dict holds."""
         self.state: dict[str, str] = {}
         """Names of values -> names of tensors of the network."""
-        self._trace = trace
+        self._builder = builder
         self._stored: dict[str, str] = {}  # names of values -> names in the file
         self._shared: dict[Key, nn.Parameter] = {}
         self._layers: dict[tuple[str, tuple[tuple[str, Key], ...]], dict[str, Reference]] = {}
@@ -47,7 +47,7 @@ class Weights:
 
     def store(self, name: str, values: Tensor) -> Reference:
         """A tensor of the file."""
-        reference = self._trace.constant(values)
+        reference = self._builder.constant(values)
         self._stored[reference.name] = name
         if _is_path(name):
             self._modules.update(_prefixes(name.rpartition(".")[0]))
@@ -95,7 +95,7 @@ class Weights:
             self._name(value)
 
     def _name(self, value: str) -> None:
-        values = self._trace.known(Reference(value))
+        values = self._builder.known(Reference(value))
         if values is None or value in self.state:
             return
         name = self._stored.get(value, "")
@@ -134,7 +134,7 @@ class Weights:
         return self._shared[key]
 
     def _put(self, name: str, values: Tensor) -> Reference:
-        reference = self._trace.constant(values.detach())
+        reference = self._builder.constant(values.detach())
         self.tensors[name] = values
         self.persistent.add(name)
         self.state[reference.name] = name
@@ -162,7 +162,7 @@ def _in_names(nodes: Sequence[NodeProto]) -> str:
     """The module that the names of weights tell; "" where they do not."""
     for name in (name for node in nodes for name in node.input):
         match = OWNED.fullmatch(name)
-        if match and _is_path(match[1]) and not MADE_UP.fullmatch(match[1]):
+        if match and _is_path(match[1]):
             return match[1]
     return ""
 

@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from compress.errors import ProgramError
 from compress.onnx_program.read import read_onnx
@@ -269,8 +271,6 @@ ELSEWHERE = [
 
 def example(path, batch):
     """Inputs of the model's declared shapes."""
-    import onnx
-
     generator = torch.Generator().manual_seed(batch)
     return [
         torch.randn(
@@ -308,8 +308,6 @@ def test_groups_have_one_scale(tmp_path):
 
 
 def onnx_values(weight):
-    from onnx import numpy_helper
-
     return numpy_helper.to_array(weight).copy()
 
 
@@ -336,10 +334,10 @@ def test_any_slice(start, end, step, axis, tmp_path_factory):
     pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
     strides=st.lists(st.integers(1, 3), min_size=2, max_size=2),
     dilations=st.lists(st.integers(1, 2), min_size=2, max_size=2),
-    group=st.sampled_from([1, 2]),
-    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.tuples(st.sampled_from([1, 2]), st.integers(1, 3), st.integers(1, 3)),
 )
-def test_any_convolution(pads, strides, dilations, group, kernel, tmp_path_factory):
+def test_any_convolution(pads, strides, dilations, size, tmp_path_factory):
+    group, *kernel = size
     weight = floats(4, 6 // group, *kernel)
     model = one("Conv", [weight], pads=pads, strides=strides, dilations=dilations, group=group)
     path = saved(model, tmp_path_factory.mktemp("c") / "m.onnx")

@@ -37,7 +37,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-class Trace:
+class Builder:
     """The nodes so far, and what is known of their results.
 
     `node` is the name of the file's node that is being translated.
