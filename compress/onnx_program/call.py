@@ -1,4 +1,4 @@
-"""One node of an ONNX file, as those who translate it see it: inputs, attributes, and the graph in the making."""
+"""One node of an ONNX file as those who translate it see it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -76,6 +76,7 @@ def _check_graph(graph: GraphProto) -> None:
         )
     if graph.sparse_initializer:
         raise ProgramError("the file holds sparse tensors: plain ones were wanted")
+    _check_text(entry.name for entry in (*graph.input, *graph.output))
     for tensor in graph.initializer:
         _check_tensor(tensor)
     for node in graph.node:
@@ -104,6 +105,11 @@ def _define(defined: set[str], names: Iterable[str]) -> None:
 
 
 def _check_node(node: NodeProto) -> None:
+    _check_text((node.name, node.op_type, node.domain, node.overload, *node.input, *node.output))
+    _check_text(attribute.name for attribute in node.attribute)
+    _check_text(text for entry in node.metadata_props for text in (entry.key, entry.value))
+    if not node.output:
+        raise ProgramError(f"node {node.name[:SHOWN]!r} returns nothing")
     if node.domain not in DOMAINS or node.overload:
         raise ProgramError(
             f"node {node.name[:SHOWN]!r} calls {node.op_type[:SHOWN]!r} of "
@@ -119,7 +125,14 @@ def _check_node(node: NodeProto) -> None:
             _check_tensor(attribute.t)
 
 
+def _check_text(texts: Iterable[str | bytes]) -> None:
+    """Protobuf hands out bytes where a text is no UTF-8."""
+    if not all(isinstance(text, str) for text in texts):
+        raise ProgramError("a name is no UTF-8: the file is damaged")
+
+
 def _check_tensor(tensor: TensorProto) -> None:
+    _check_text((tensor.name,))
     name = tensor.name[:SHOWN]
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise ProgramError(

@@ -31,8 +31,9 @@ from compress.onnx_program.weights import Weights
 from compress.program.arguments import Reference, references
 from compress.program.document import SHOWN
 from compress.program.graph import Graph
+from compress.program.lift import FAULTS
 from compress.program.specs import MAX_AXES, MAX_VALUES, TensorSpec
-from compress.program.trial import unlogged
+from compress.program.trial import reason, unlogged
 
 OPERATORS: Final[Mapping[str, Translation]] = {
     **ARITHMETIC, **IMAGES, **LAYERS, **RECURRENT, **REDUCTIONS, **SHAPES,
@@ -97,8 +98,14 @@ class _Translator:
             try:
                 self._node(node)
             except ProgramError as error:
-                error.add_note(f"in node {node.name[:SHOWN]!r} ({node.op_type[:SHOWN]})")
+                error.add_note(_said(node))
                 raise
+            except FAULTS as error:
+                fault = ProgramError(
+                    f"its inputs or attributes are not those of ONNX: {reason(error)}"
+                )
+                fault.add_note(_said(node))
+                raise fault from error
         return self._finished([self._output(entry.name) for entry in graph.output])
 
     def _finished(self, outputs: Sequence[Reference]) -> tuple[Graph, Weights]:
@@ -146,7 +153,7 @@ class _Translator:
             self._batch = Batch(batch, self._builder.length(first_input, 0))
 
     def _node(self, node: NodeProto) -> None:
-        if node.output and node.output[0] in self._added:
+        if node.output[0] in self._added:
             self._values[node.output[0]] = self._values[self._added[node.output[0]]]
             return
         self._builder.node = node.name or node.op_type
@@ -185,9 +192,10 @@ class _Translator:
 
     def _bias(self, node: NodeProto) -> Bias | None:
         """The vector that the one reader of a product adds to it."""
-        if node.op_type != "MatMul" or len(self._readers[node.output[0]]) != 1:
+        readers = self._readers[node.output[0]]
+        if node.op_type != "MatMul" or len(node.input) != 2 or len(readers) != 1:
             return None
-        (reader,) = self._readers[node.output[0]]
+        (reader,) = readers
         weight = self._builder.known(self._values.get(node.input[1]))
         if reader.op_type != "Add" or weight is None or weight.dim() != 2:
             return None
@@ -203,6 +211,10 @@ class _Translator:
                 f"the network returns sizes as {name[:SHOWN]!r}, tensors were wanted"
             )
         return value
+
+
+def _said(node: NodeProto) -> str:
+    return f"in node {node.name[:SHOWN]!r} ({node.op_type[:SHOWN]})"
 
 
 def _declared(entry: ValueInfoProto) -> tuple[str, tuple[int | str, ...]]:
