@@ -190,6 +190,6 @@ EXAMPLES: Final[dict[str, tuple[Row, ...]]] = {
 
 # What takes the place of an architecture's name where the file brings the network itself.
 PROGRAM: Final = "program"
-PROGRAM_SUFFIXES: Final = (".pt2",)
+PROGRAM_SUFFIXES: Final = (".pt2", ".onnx")
 
 ARCHITECTURES: Final = frozenset(EXAMPLES) | TORCHVISION | {TIMM_PREFIX + name for name in TIMM}

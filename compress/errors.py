@@ -6,7 +6,7 @@ CompressError
 ├── UnsupportedLayerError   a method cannot represent this layer
 ├── PlanError               a plan does not fit the network, or its JSON is malformed
 ├── ArchitectureError       no such architecture
-├── ProgramError            a .pt2 archive that is malformed, or holds what is not read
+├── ProgramError            a .pt2 or ONNX file that is malformed, or holds what is not read
 ├── WeightsError            weights that do not fit their architecture, or are not finite
 ├── ArchiveError            a zip or tar archive is damaged, or breaks its format
 │   ├── UnsafeArchiveError      it holds what is never opened
@@ -42,7 +42,7 @@ class ArchitectureError(CompressError, LookupError):
 
 
 class ProgramError(CompressError, ValueError):
-    """A `.pt2` archive that is malformed, or holds what is not read."""
+    """A `.pt2` archive or an ONNX file that is malformed, or holds what is not read."""
 
 
 class WeightsError(CompressError, ValueError):

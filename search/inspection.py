@@ -1,7 +1,7 @@
 """Which layers of a network can be factorised, by which methods, or why not.
 
     python -m search.inspection ARCHITECTURE [--weights FILE] [--json]
-    python -m search.inspection PROGRAM.pt2 [--json]
+    python -m search.inspection FILE.pt2|FILE.onnx [--json]
 
 With weights, they are checked against the architecture as a job would check them, and every
 tensor that does not fit is named. A program is tried as a job would try it.
@@ -24,7 +24,7 @@ from compress.catalog import METHODS, PROGRAM_SUFFIXES
 from compress.errors import ArchitectureError, ProgramError, WeightsError
 from compress.layers import LayerReport, inspect
 from compress.program.child import try_in_child
-from compress.program.read import read_program
+from compress.program.read import read_network
 from compress.shape import ConvShape, LayerShape
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         prog="ranksearch inspect", description="Every layer: eligible methods, or why not."
     )
     parser.add_argument(
-        "architecture", help="a network of torchvision, timm/NAME, or ours; or a .pt2 file"
+        "architecture", help="a network of torchvision, timm/NAME, or ours; or a .pt2 or .onnx file"
     )
     parser.add_argument("--weights", type=Path, help="the file of its weights, to be checked too")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -104,7 +104,7 @@ def main() -> None:
     try:
         if is_program:
             try_in_child(name)
-            network: nn.Module = read_program(name)
+            network: nn.Module = read_network(name)
         else:
             network = build(name) if weights is None else from_weights(name, weights)
     except ProgramError as error:

@@ -129,7 +129,7 @@ class Client:
         """Send a trained network.
 
         Args:
-            path: its weights, safetensors or a state dict; or a program of torch.export.
+            path: its weights, safetensors or a state dict; or a program, .pt2 or .onnx.
             architecture: that the weights belong to; a program has none.
             name: shown in lists; the file's own where none is given.
         """

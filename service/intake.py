@@ -38,27 +38,43 @@ def count_parameters(path: Path) -> int | None:
     return sum(t.size for t in floats if t.name.rpartition(".")[2] not in BUFFERS)
 
 
-def count_program_parameters(path: Path) -> int:
-    """Check a program of torch.export; how many parameters its network holds.
+def count_program_parameters(path: Path) -> int | None:
+    """Check a program; how many parameters its network holds, None of an ONNX file.
 
     Whether it runs shows in the job, in a process that is limited.
+
+    Args:
+        path: an archive of torch.export (.pt2), or an ONNX file.
 
     Raises:
         ProblemError: unsupported-program, which names the node or the tensor, or
             unsupported-architecture for weights without one.
     """
-    if not _is_zip(path):
+    if _is_zip(path):
+        with refusals(), Archive(path) as archive:
+            read_graph(archive)
+            tensors = read_state(archive).values()
+        payloads = {tensor.payload for tensor in tensors if tensor.is_parameter}  # tied ones once
+        return sum(payload.values for payload in payloads)
+    if not _is_onnx(path):
         raise ProblemError(
             "unsupported-architecture",
-            "no architecture came, and the file is no program of torch.export (.pt2): name the "
-            "architecture that the weights belong to",
+            "no architecture came, and the file is no program of torch.export (.pt2) or ONNX: name "
+            "the architecture that the weights belong to",
             errors=[{"parameter": "architecture", "in": "query", "detail": "it is missing"}],
         )
-    with refusals(), Archive(path) as archive:
-        read_graph(archive)
-        tensors = read_state(archive).values()
-    payloads = {tensor.payload for tensor in tensors if tensor.is_parameter}  # tied ones once
-    return sum(payload.values for payload in payloads)
+    from compress.onnx_program.model_file import read_model  # noqa: PLC0415, slow to import
+
+    with refusals():
+        read_model(path)
+    return None
+
+
+def _is_onnx(path: Path) -> bool:
+    """By the tag of its version, which safetensors may begin with too, but for their brace."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[:1] == b"\x08" and start[8:] != b"{"
 
 
 def _is_zip(path: Path) -> bool:

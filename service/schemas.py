@@ -83,7 +83,7 @@ class EventsQuery(Query):
 
 
 class ModelQuery(Query):
-    """What a file of weights belongs to; a program of torch.export belongs to nothing."""
+    """What a file of weights belongs to; a program (.pt2, .onnx) to nothing."""
 
     architecture: Name | None = None
     name: Name | None = None

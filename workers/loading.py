@@ -12,7 +12,7 @@ from compress.architectures import describe, from_weights, infer_arguments
 from compress.catalog import PROGRAM
 from compress.errors import CompressError
 from compress.program.child import try_in_child
-from compress.program.read import read_program
+from compress.program.read import read_network
 from compress.program.steps import document_of
 from search.config import SearchConfig
 from search.data.arrays import Arrays
@@ -77,7 +77,7 @@ def _model(row: ModelRow, blobs: Blobs) -> tuple[nn.Module, dict[str, Any]]:
 
 def _program(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     try_in_child(path)
-    program = read_program(path)
+    program = read_network(path)
     return program, dict(document_of(program))
 
 

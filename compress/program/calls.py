@@ -22,6 +22,11 @@ IGNORED: Final = ("layout", "pin_memory")  # their defaults are all that is read
 DEVICE: Final = Setting("device")
 
 
+def argument_names(name: str) -> list[str]:
+    """The arguments of an operator on tensors, in the order of its schema."""
+    return [argument.name for argument in _schema(name)]
+
+
 def completed(node: Node) -> dict[str, Any]:
     """The arguments of a node with the schema's defaults, in its order.
 

@@ -5,9 +5,11 @@ are its tensors read. `torch.export.load` runs what a crafted archive holds, in 
 """
 
 from pathlib import Path
+from typing import Final
 
 from torch._subclasses import FakeTensorMode
 
+from compress.errors import ProgramError
 from compress.program.archive import Archive
 from compress.program.assembly import assemble
 from compress.program.child import ProgramReport
@@ -16,6 +18,8 @@ from compress.program.state import read_state
 from compress.program.steps import Program
 from compress.program.tensors import blank, load
 from compress.program.trial import MAX_ACTIVATION_BYTES, run, try_out
+
+ZIP: Final = b"PK\3\4"
 
 
 def read_program(path: str | Path, *, max_activation_bytes: int = MAX_ACTIVATION_BYTES) -> Program:
@@ -39,14 +43,24 @@ def read_program(path: str | Path, *, max_activation_bytes: int = MAX_ACTIVATION
     return model
 
 
+def read_network(path: str | Path) -> Program:
+    """The network in an archive of torch.export, or in an ONNX file.
+
+    Raises:
+        ProgramError: as `read_program`, or as `read_onnx`.
+    """
+    model, _, _ = _read_any(path)
+    return model
+
+
 def examine(path: str | Path) -> ProgramReport:
-    """Read the network in an archive and run it, to be called in a process with limits.
+    """Read the network in a file and run it, to be called in a process with limits.
 
     Raises:
         ProgramError: as `read_program`; or the network fails, or its outputs are not finite or
             depend on the rest of the batch.
     """
-    model, graph, activation_bytes = _read(path, MAX_ACTIVATION_BYTES)
+    model, graph, activation_bytes = _read_any(path)
     first, outputs = run(model, graph)
     return ProgramReport(
         tuple(first.shape),
@@ -54,6 +68,21 @@ def examine(path: str | Path) -> ProgramReport:
         tuple(outputs.shape),
         activation_bytes,
     )
+
+
+def _read_any(path: str | Path) -> tuple[Program, Graph, int]:
+    """As `_read`; what does not begin as a zip archive does is ONNX."""
+    with Path(path).open("rb") as file:
+        is_archive = file.read(len(ZIP)) == ZIP
+    if is_archive:
+        return _read(path, MAX_ACTIVATION_BYTES)
+    try:
+        from compress.onnx_program import read as onnx_file  # noqa: PLC0415, an extra
+    except ModuleNotFoundError as error:
+        raise ProgramError(
+            f"an ONNX file is read with the package {error.name!r}: install it"
+        ) from error
+    return onnx_file.read(path, MAX_ACTIVATION_BYTES)
 
 
 def _read(path: str | Path, max_activation_bytes: int) -> tuple[Program, Graph, int]:

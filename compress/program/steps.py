@@ -87,7 +87,7 @@ class Program(nn.Module):
         # Their names are none that an author gives to layers.
         self._program_document = document
         self._program_steps = tuple(steps)
-        self._program_outputs = tuple(_argument(output) for output in document["outputs"])
+        self._program_outputs = tuple(argument_of(output) for output in document["outputs"])
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
         inputs = (x, *more)  # torch.export asks for the dynamic shape of each that has a name
@@ -265,8 +265,8 @@ def _step(row: Mapping[str, Any], operators: Collection[str]) -> Step:
     layer = row.get("layer")
     return Step(
         function_of(row["operator"], operators) if layer is None else tuple(layer.split(".")),
-        tuple(_argument(argument) for argument in row["args"]),
-        {name: _argument(argument) for name, argument in row["kwargs"].items()},
+        tuple(argument_of(argument) for argument in row["args"]),
+        {name: argument_of(argument) for name, argument in row["kwargs"].items()},
         tuple(row["results"]),
         row["unpacked"],
         tuple(row["frees"]),
@@ -297,10 +297,10 @@ def _size(x: Tensor, axis: int) -> int:
     return x.size(axis)
 
 
-def _argument(argument: Any) -> Any:
+def argument_of(argument: Any) -> Any:
     """An argument of a document as a step takes it."""
     if isinstance(argument, list):
-        return tuple(_argument(entry) for entry in argument)
+        return tuple(argument_of(entry) for entry in argument)
     if not isinstance(argument, Mapping):
         return argument
     ((kind, content),) = argument.items()

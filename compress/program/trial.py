@@ -40,7 +40,7 @@ def try_out(model: Program, graph: Graph, max_bytes: int = MAX_ACTIVATION_BYTES)
     """
     tensors = [*model.parameters(), *model.buffers()]
     versions = [tensor._version for tensor in tensors]
-    with torch.no_grad(), _unlogged():
+    with torch.no_grad(), unlogged():
         for batch in BATCHES:
             held = _Held(max_bytes)
             _outputs(model, graph, _inputs(graph, batch), held)
@@ -82,8 +82,8 @@ def run(model: Program, graph: Graph) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
-    """Of a node that fails, torch logs a whole stack besides raising."""
+def unlogged() -> Iterator[None]:
+    """Without the stack that torch logs of a node that fails, besides raising."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, log.disabled = log.disabled, True
     try:
@@ -107,7 +107,7 @@ def _inputs(graph: Graph, batch: int) -> list[Tensor]:
             for spec in declared
         ]
     except (RuntimeError, OverflowError) as error:
-        raise ProgramError(f"the inputs cannot be made: {_reason(error)}") from error
+        raise ProgramError(f"the inputs cannot be made: {reason(error)}") from error
 
 
 def _shape(spec: TensorSpec, first: TensorSpec, batch: int) -> list[int]:
@@ -134,7 +134,7 @@ def _outputs(
             take(model, step, registers)
         except Exception as error:  # whatever torch raises
             raise ProgramError(
-                f"node {step.node} fails for a batch of {batch}: {_reason(error)}{_advice(graph)}"
+                f"node {step.node} fails for a batch of {batch}: {reason(error)}{_advice(graph)}"
             ) from error
         if held is not None:
             held.add(step.results, registers, f"node {step.node}")
@@ -158,7 +158,8 @@ def _advice(graph: Graph) -> str:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What torch says of a call that failed, cut short."""
     first, _, _ = str(error).strip().partition("\n")
     return f"{type(error).__name__}: {first[:REASON_LENGTH]}."
 

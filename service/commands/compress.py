@@ -42,8 +42,8 @@ def compress(
         str,
         typer.Argument(
             help="Architecture: of torchvision, timm/NAME, or an example; or a program of "
-            "torch.export, a .pt2 file. PACKAGE:FACTORY is your own network: it is compressed on "
-            "this machine, without the service."
+            "torch.export, a .pt2 file, or a .onnx file. PACKAGE:FACTORY is your own network: it "
+            "is compressed on this machine, without the service."
         ),
     ],
     *,

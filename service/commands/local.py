@@ -20,7 +20,7 @@ def worker() -> None:
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="Architecture, or a program of torch.export, a .pt2 file.")
+        str, typer.Argument(help="Architecture, or a .pt2 file of torch.export, or a .onnx file.")
     ],
     weights: Annotated[
         Path | None, typer.Option(help="The file of its weights, checked too.")

@@ -53,7 +53,6 @@ def upload_model(
     response: Response,
 ) -> ModelOut:
     """Store a network; 200 and the one that is there if it is there already."""
-    parameters: int | None  # of a program it is always known
     if query.architecture is None:
         architecture, parameters = PROGRAM, count_program_parameters(file.path)
     else:

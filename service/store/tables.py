@@ -97,7 +97,7 @@ class ModelRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     parameters: Mapped[int | None] = mapped_column(BigInteger)
-    """None where only a pickle says, which nobody has opened yet."""
+    """None where only a pickle says, which nobody has opened yet, and of an ONNX file."""
     created_at: Mapped[datetime]
 
     __table_args__ = (UniqueConstraint("architecture", "sha256"), Index(None, "created_at"))

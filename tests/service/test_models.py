@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.compress import onnx_files
+from tests.compress.onnx_files import model_of, node
 from tests.compress.programs import changed, graph_of, write
 from tests.service.files import weights
 
@@ -173,4 +175,25 @@ def test_a_program_with_an_architecture_is_told_to_come_without(client, traces, 
     problem = upload(client, program.read_bytes()).json()
     assert problem["code"] == "unsafe-file"
     assert "send it without one" in problem["detail"]
+    assert traces() == set()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory):
+    nodes = [node("Flatten", "x", "flat"), node("Gemm", "flat w b", "y", transB=1)]
+    weights = {"w": np.ones((4, 9), np.float32), "b": np.ones(4, np.float32)}
+    model = model_of(nodes, {"x": ["batch", 1, 3, 3]}, weights)
+    return onnx_files.saved(model, tmp_path_factory.mktemp("o") / "mine.onnx")
+
+
+def test_an_onnx_file_brings_its_architecture(client, onnx_file):
+    answer = client.post("/v1/models", content=onnx_file.read_bytes())
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["architecture"], answer.json()["parameters"]) == ("program", None)
+
+
+def test_a_truncated_onnx_file_is_refused(client, traces, onnx_file):
+    problem = client.post("/v1/models", content=onnx_file.read_bytes()[:-9]).json()
+    assert problem["code"] == "unsupported-program"
+    assert "truncated" in problem["detail"]
     assert traces() == set()

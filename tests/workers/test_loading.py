@@ -14,6 +14,7 @@ from service.intake import count_parameters, count_program_parameters
 from service.store import datasets, models
 from service.store.session import reading
 from tests.archives import folders, shard, tar_of, zip_of
+from tests.compress.onnx_files import model_of, node, run, saved
 from tests.compress.programs import write
 from tests.workers.tiny import House, furnish, order
 from workers.failures import JobError
@@ -115,6 +116,16 @@ def test_a_program_becomes_the_network(house, tmp_path):
     built = build_dense(json.loads(json.dumps(found.architecture)))
     built.load_state_dict(found.model.state_dict())
     assert torch.equal(built(x), network(x))
+
+
+def test_an_onnx_file_becomes_the_network(house, tmp_path):
+    nodes = [node("Flatten", "x", "flat"), node("Gemm", "flat classify.weight b", "y", transB=1)]
+    weights = {"classify.weight": torch.randn(4, 9).numpy(), "b": torch.randn(4).numpy()}
+    path = saved(model_of(nodes, {"x": ["batch", 1, 3, 3]}, weights), tmp_path / "mine.onnx")
+    x = torch.randn(2, 1, 3, 3)
+    found = loaded(house, model_id=add_program(house, path))
+    torch.testing.assert_close(found.model(x), run(path, x))
+    assert type(found.model.classify) is torch.nn.Linear
 
 
 class OneForAll(torch.nn.Module):
