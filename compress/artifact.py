@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from compress.checkpoint import write_safetensors
 from compress.errors import ExportError, PlanError
 from compress.export import PROGRAM, export_program
 from compress.plan import Plan
+from compress.program.steps import Program, constants_of
 from compress.shape import Stage
 from compress.surgery import is_factorized, stage_rows, stage_shape
 
@@ -93,10 +94,12 @@ def write_result(
             f"factorised in the network are {sorted(factorised)}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "model.safetensors", folder / "load.py", folder / "README.txt"]
-    write_safetensors(written[0], model)
+    written = [folder / load.WEIGHTS, folder / "load.py", folder / "README.txt"]
+    write_safetensors(written[0], model.state_dict())
     shutil.copyfile(load.__file__, written[1])
     written[2].write_text(README, "utf-8")
+    if isinstance(model, Program):
+        written += _parts_of_program(folder, model)
     if PROGRAM in programs:
         written.append(folder / PROGRAM)
         evidence = {**evidence, "program_difference": export_program(model, example, written[-1])}
@@ -122,6 +125,16 @@ def write_result(
         json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n", "utf-8"
     )
     return [*written, manifest]
+
+
+def _parts_of_program(folder: Path, model: Program) -> Iterator[Path]:
+    """What builds a program, and the values that are in no state dict."""
+    for name in load.PROGRAM_MODULES:
+        source = Path(load.__file__).parent / "program" / f"{name}.py"
+        yield shutil.copyfile(source, folder / source.name)
+    if constants := {name: model.get_buffer(name) for name in constants_of(model)}:
+        yield folder / load.CONSTANTS
+        write_safetensors(folder / load.CONSTANTS, constants)
 
 
 def zip_folder(folder: str | Path, path: str | Path) -> None:

@@ -188,4 +188,8 @@ EXAMPLES: Final[dict[str, tuple[Row, ...]]] = {
     ),
 }
 
+# What takes the place of an architecture's name where the file brings the network itself.
+PROGRAM: Final = "program"
+PROGRAM_SUFFIXES: Final = (".pt2",)
+
 ARCHITECTURES: Final = frozenset(EXAMPLES) | TORCHVISION | {TIMM_PREFIX + name for name in TIMM}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import CompressError, WeightsError
 from compress.layers import layer_named, shape_of
@@ -15,18 +15,18 @@ from compress.plan import Plan
 from compress.surgery import stage_rows
 
 
-def write_safetensors(path: str | Path, model: nn.Module) -> None:
-    """Write the state dict of `model`; equal networks give equal bytes.
+def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name, those of a state dict above all; equal ones give equal bytes.
 
     A tensor that stands under two names is written twice, so that each name can be read alone.
     """
-    tensors, storages = {}, set()
-    for key, tensor in model.state_dict().items():
+    values, storages = {}, set()
+    for key, tensor in tensors.items():
         value = tensor.cpu().contiguous()
         storage = value.untyped_storage().data_ptr()
-        tensors[key] = value.clone() if storage in storages else value
+        values[key] = value.clone() if storage in storages else value
         storages.add(storage)
-    save_file(tensors, path)
+    save_file(values, path)
 
 
 def restore(architecture: Mapping[str, Any], plan: Plan, path: str | Path) -> nn.Module:

@@ -9,24 +9,32 @@
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
 architecture of the dense network and the plain torch layers that stand in place of each layer
 that was changed: several where it was factorised, none where it is done by the layer before, as a
-batch norm can be. Networks of torchvision and timm are built by these, without a download. For
-a network of your own, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
+batch norm can be. Networks of torchvision and timm are built by these, without a download; one
+that came as a program by `steps.py`, which then stands here too. For a network that was never
+described, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
 """
 
 import ctypes
 import hashlib
+import importlib
+import importlib.util
 import json
 import math
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 VERSION = 1
+
+WEIGHTS = "model.safetensors"
+CONSTANTS = "constants.safetensors"  # of a program: tensors that are no part of its state dict
+PROGRAM_MODULES = ("steps", "operators")  # files that build one
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -154,7 +162,10 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> 
     manifest = read_manifest(folder / "manifest.json")
     model = build_dense(manifest["architecture"]) if factory is None else factory()
     replace_(model, {name: build_layer(rows) for name, rows in manifest["layers"].items()})
-    assign_(model, read_safetensors(folder / "model.safetensors"))
+    assign_(model, read_safetensors(folder / WEIGHTS))
+    if (folder / CONSTANTS).exists():
+        for name, values in read_safetensors(folder / CONSTANTS).items():
+            model.get_buffer(name).copy_(values)
     return model.eval()
 
 
@@ -182,7 +193,7 @@ def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
 
     Args:
         architecture: {"registry": "examples", "rows"}, or {"registry", "name", "arguments"} of
-            the registries torchvision and timm.
+            the registries torchvision and timm, or the document of a program; see `steps.py`.
 
     Raises:
         ValueError: another registry, or a name that is no classification network there.
@@ -204,10 +215,29 @@ def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
         if name not in models.list_models(module=models):
             raise ValueError(f"torchvision has no classification network {name!r}")
         return models.get_model(name, weights=None, **architecture["arguments"])
+    if registry == "program":
+        steps, operators = map(_beside, PROGRAM_MODULES)
+        program: nn.Module = steps.build(architecture, operators.OPERATORS)
+        return program
     raise ValueError(
         f"the registry {registry!r} of {name!r} is unknown here: "
         "pass the function that builds the dense network, load(folder, factory=...)"
     )
+
+
+def _beside(name: str) -> ModuleType:
+    """A module that ships with this one, wherever this one was loaded from."""
+    if __package__:
+        return importlib.import_module(f"{__package__}.program.{name}")
+    path = Path(__file__).with_name(f"{name}.py")
+    name = f"ranksearch_{name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where copies and pickles of what it defines look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def build_sequential(rows: Rows) -> nn.Sequential:

@@ -25,7 +25,7 @@ ENTRY: Final = re.compile(
 # The entries of other archives that torch writes, and what to send instead.
 OTHERS: Final = {
     "/constants.pkl": "a TorchScript archive: send model.state_dict() as torch.save writes it",
-    "/models/model.json": "an exported program, not a state dict",
+    "/models/model.json": "an exported program, which brings its architecture: send it without one",
 }
 PACKAGES: Final = ("torch", "collections", "_codecs")
 HINT: Final = "save model.state_dict() alone, with torch.save or safetensors.torch.save_file"

@@ -1,10 +1,12 @@
 """Which layers of a network can be factorised, by which methods, or why not.
 
     python -m search.inspection ARCHITECTURE [--weights FILE] [--json]
+    python -m search.inspection PROGRAM.pt2 [--json]
 
 With weights, they are checked against the architecture as a job would check them, and every
-tensor that does not fit is named.
-Exit code 0; 1 if the weights do not fit; 2 for an architecture that is unknown, or wrong usage.
+tensor that does not fit is named. A program is tried as a job would try it.
+Exit code 0; 1 if the weights do not fit, or a program is refused; 2 for an architecture that is
+unknown, or wrong usage.
 """
 
 import argparse
@@ -15,10 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compress.architectures import build, from_weights
-from compress.catalog import METHODS
-from compress.errors import ArchitectureError, WeightsError
+from compress.catalog import METHODS, PROGRAM_SUFFIXES
+from compress.errors import ArchitectureError, ProgramError, WeightsError
 from compress.layers import LayerReport, inspect
+from compress.program.child import try_in_child
+from compress.program.read import read_program
 from compress.shape import ConvShape, LayerShape
 
 
@@ -82,15 +88,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="ranksearch inspect", description="Every layer: eligible methods, or why not."
     )
-    parser.add_argument("architecture", help="a network of torchvision, timm/NAME, or ours")
+    parser.add_argument(
+        "architecture", help="a network of torchvision, timm/NAME, or ours; or a .pt2 file"
+    )
     parser.add_argument("--weights", type=Path, help="the file of its weights, to be checked too")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args()
     name, weights = arguments.architecture, arguments.weights
-    if weights is not None and not weights.is_file():
-        parser.error(f"{weights} is not there")
+    is_program = Path(name).suffix in PROGRAM_SUFFIXES
+    for path in (weights, Path(name) if is_program else None):
+        if path is not None and not path.is_file():
+            parser.error(f"{path} is not there")
+    if is_program and weights is not None:
+        parser.error(f"--weights came with {name}, which holds its own")
     try:
-        network = build(name) if weights is None else from_weights(name, weights)
+        if is_program:
+            try_in_child(name)
+            network: nn.Module = read_program(name)
+        else:
+            network = build(name) if weights is None else from_weights(name, weights)
+    except ProgramError as error:
+        sys.exit(f"{name} cannot be read: {error}")
     except ArchitectureError as error:
         parser.error(str(error))
     except WeightsError as error:

@@ -123,9 +123,19 @@ class Client:
             else:
                 return
 
-    def upload_model(self, path: Path, *, architecture: str, name: str | None = None) -> ModelOut:
-        """Send trained weights, safetensors or a state dict, with their architecture's name."""
-        parameters = {"architecture": architecture, "name": name or path.name}
+    def upload_model(
+        self, path: Path, *, architecture: str | None = None, name: str | None = None
+    ) -> ModelOut:
+        """Send a trained network.
+
+        Args:
+            path: its weights, safetensors or a state dict; or a program of torch.export.
+            architecture: that the weights belong to; a program has none.
+            name: shown in lists; the file's own where none is given.
+        """
+        parameters = {"name": name or path.name}
+        if architecture is not None:
+            parameters["architecture"] = architecture
         return ModelOut.model_validate(self._upload("/v1/models", path, parameters))
 
     def upload_dataset(

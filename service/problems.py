@@ -53,6 +53,7 @@ KINDS: Final[dict[str, Kind]] = {
     "budget-unit-missing": Kind(422, "A loss needs its unit"),
     "labels-missing": Kind(422, "The metric needs labels that the dataset does not have"),
     "unsupported-architecture": Kind(422, "No such architecture"),
+    "unsupported-program": Kind(422, "The program is damaged, or calls what is not read"),
     "unsafe-file": Kind(422, "The file is of a kind that is never opened"),
     "malformed-file": Kind(422, "The file is damaged or breaks its format"),
     "not-finite": Kind(422, "The file holds values that are no numbers"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from compress.errors import ArchiveError, ArchiveSizeError, UnsafeArchiveError
+from compress.errors import ArchiveError, ArchiveSizeError, ProgramError, UnsafeArchiveError
 from search.errors import DataError
 from service.problems import ProblemError
 
@@ -14,6 +14,7 @@ CODES: Final[dict[type[Exception], str]] = {
     ArchiveSizeError: "file-too-large",
     ArchiveError: "malformed-file",
     DataError: "invalid-dataset",
+    ProgramError: "unsupported-program",
 }
 
 

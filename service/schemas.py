@@ -83,9 +83,9 @@ class EventsQuery(Query):
 
 
 class ModelQuery(Query):
-    """What a file of weights belongs to."""
+    """What a file of weights belongs to; a program of torch.export belongs to nothing."""
 
-    architecture: Name
+    architecture: Name | None = None
     name: Name | None = None
 
 

@@ -9,7 +9,11 @@ from sqlalchemy.orm import Session
 from torch import nn
 
 from compress.architectures import describe, from_weights, infer_arguments
+from compress.catalog import PROGRAM
 from compress.errors import CompressError
+from compress.program.child import try_in_child
+from compress.program.read import read_program
+from compress.program.steps import document_of
 from search.config import SearchConfig
 from search.data.arrays import Arrays
 from search.data.builtin import builtin
@@ -58,26 +62,36 @@ def load(rows: Rows, blobs: Blobs, data_root: Path) -> Order:
         ValidationError: the stored request is no `SearchConfig`.
     """
     config = _request.validate_python(rows.job.request)
-    model = _model(rows.model, blobs)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    name = rows.model.architecture
-    architecture = describe(name, infer_arguments(name, shapes))
+    model, architecture = _model(rows.model, blobs)
     return Order(config, model, architecture, _arrays(rows.dataset, blobs, data_root))
 
 
-def _model(row: ModelRow, blobs: Blobs) -> nn.Module:
-    path = _blob(blobs, row.sha256, f"the weights of {row.id}")
+def _model(row: ModelRow, blobs: Blobs) -> tuple[nn.Module, dict[str, Any]]:
+    """The network, and what `compress.load.build_dense` builds it from again."""
+    path = _blob(blobs, row.sha256, f"the file of {row.id}")
     try:
-        return from_weights(row.architecture, path)
+        return _program(path) if row.architecture == PROGRAM else _named(row.architecture, path)
     except CompressError as error:
         raise JobError("bad_model", _said(error, path, row.name), retryable=False) from error
+
+
+def _program(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    try_in_child(path)
+    program = read_program(path)
+    return program, dict(document_of(program))
+
+
+def _named(name: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    model = from_weights(name, path)
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return model, describe(name, infer_arguments(name, shapes))
 
 
 def _arrays(row: DatasetRow, blobs: Blobs, data_root: Path) -> Arrays:
     if row.builtin is not None:
         return builtin(row.builtin, data_root, Declaration.read(row.description))
     assert row.sha256 is not None
-    path = _blob(blobs, row.sha256, f"the arrays of {row.id}")
+    path = _blob(blobs, row.sha256, f"the data of {row.id}")
     try:
         return read_arrays(path, Declaration.read(row.description))
     except DataError as error:

@@ -1,41 +1,25 @@
-"""Operators of the table as functions of torch, and their arguments as torch takes them."""
+"""The arguments of operators as torch takes them."""
 
-import operator
-from collections.abc import Callable
 from typing import Any, Final
-
-import torch
-from torch import Tensor
 
 from compress.errors import ProgramError
 from compress.program.arguments import Setting
 from compress.program.document import SHOWN
 from compress.program.graph import Node
-from compress.program.operators import ATEN, SIZE, TENSORS
+from compress.program.operators import OPERATORS, TENSORS
 from compress.program.specs import DTYPES
-
-MAX_NUMBER: Final = 2**62  # of what is computed from sizes
+from compress.program.steps import function_of
 
 MAX_LAYERS: Final = 1000  # of one LSTM: torch goes through them before it compares counts
 
 MEMORY_FORMATS: Final = {
-    1: torch.contiguous_format,
-    2: torch.channels_last,
-    3: torch.channels_last_3d,
-    4: torch.preserve_format,
+    1: "contiguous_format",
+    2: "channels_last",
+    3: "channels_last_3d",
+    4: "preserve_format",
 }
 IGNORED: Final = ("layout", "pin_memory")  # their defaults are all that is read
 DEVICE: Final = Setting("device")
-
-
-def function_of(name: str) -> Callable[..., Any]:
-    """The function that an operator of the table names."""
-    if name == SIZE:
-        return Tensor.size
-    if name in TENSORS:
-        return _overload(name)
-    module, _, function = name.rpartition(".")
-    return _bounded(getattr(operator if module == "_operator" else torch, function))
 
 
 def completed(node: Node) -> dict[str, Any]:
@@ -46,7 +30,7 @@ def completed(node: Node) -> dict[str, Any]:
     """
     if node.operator not in TENSORS:
         return dict(node.arguments)
-    schema = _overload(node.operator)._schema.arguments
+    schema = _schema(node.operator)
     if unknown := node.arguments.keys() - {argument.name for argument in schema}:
         raise ProgramError(f"there is no argument {min(unknown)[:SHOWN]!r}")
     values = {}
@@ -68,7 +52,7 @@ def passed(node: Node) -> tuple[list[Any], dict[str, Any]]:
     """
     if node.operator not in TENSORS:
         return list(node.arguments.values()), {}
-    schema = _overload(node.operator)._schema.arguments
+    schema = _schema(node.operator)
     given = {name: value for name, value in node.arguments.items() if name not in IGNORED}
     if "device" in {a.name for a in schema} and not any("Tensor" in str(a.type) for a in schema):
         given["device"] = DEVICE
@@ -80,17 +64,16 @@ def passed(node: Node) -> tuple[list[Any], dict[str, Any]]:
     return args, given
 
 
-def real(setting: Setting) -> Any:
-    """A dtype or a memory format of torch."""
-    if setting.kind == "dtype":
-        return getattr(torch, DTYPES[setting.number])
-    return MEMORY_FORMATS[setting.number]
+def written(setting: Setting) -> dict[str, str]:
+    """A dtype or a memory format as the document of a program has it."""
+    names = DTYPES if setting.kind == "dtype" else MEMORY_FORMATS
+    return {setting.kind: names[setting.number]}
 
 
 def writes(node: Node) -> bool:
     """Whether the operator changes its first argument."""
-    name = node.operator.removeprefix(ATEN).partition(".")[0]
-    return name.endswith("_")
+    overload = node.operator.rpartition(".")[0]
+    return overload.endswith("_")
 
 
 def objection(node: Node) -> str | None:
@@ -105,18 +88,5 @@ def objection(node: Node) -> str | None:
     return None
 
 
-def _overload(name: str) -> Any:
-    packet, _, overload = name.removeprefix(ATEN).partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload)
-
-
-def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, on numbers that fit into 64 bits before and after."""
-
-    def call(*numbers: Any) -> Any:
-        result = function(*numbers)
-        if type(result) is int and abs(result) > MAX_NUMBER:
-            raise OverflowError(f"a size of {result.bit_length()} bits")
-        return result
-
-    return call
+def _schema(name: str) -> Any:
+    return function_of(name, OPERATORS)._schema.arguments  # type: ignore[attr-defined]

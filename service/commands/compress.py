@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, get_args
 
 import typer
 
+from compress.catalog import PROGRAM_SUFFIXES
 from search.config import (
     EstimationConfig,
     GeneticConfig,
@@ -40,8 +41,9 @@ def compress(
     model: Annotated[
         str,
         typer.Argument(
-            help="Architecture: of torchvision, timm/NAME, or an example. PACKAGE:FACTORY is your "
-            "own network: it is compressed on this machine, without the service."
+            help="Architecture: of torchvision, timm/NAME, or an example; or a program of "
+            "torch.export, a .pt2 file. PACKAGE:FACTORY is your own network: it is compressed on "
+            "this machine, without the service."
         ),
     ],
     *,
@@ -115,10 +117,9 @@ def compress(
         # One word each, so that a value may begin with a dash.
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
         run_module("search.local", model, *given, as_json=as_json)
-    if weights is None:
-        raise typer.BadParameter(f"{model} came without --weights, its trained weights")
+    file, architecture = _network(model, weights)
     with connect(url, token) as client:
-        uploaded = client.upload_model(weights, architecture=model)
+        uploaded = client.upload_model(file, architecture=architecture)
         order = JobOrder(
             model=uploaded.id,
             dataset=_dataset(client, data, declaration).id,
@@ -131,6 +132,19 @@ def compress(
         if wait:
             finish(client, job.id, out or Path(job.id), as_json=as_json)
         typer.echo(job.model_dump_json() if as_json else job.id)
+
+
+def _network(model: str, weights: Path | None) -> tuple[Path, str | None]:
+    """The file to be sent, and the architecture that it belongs to; a program has none."""
+    if Path(model).suffix in PROGRAM_SUFFIXES:
+        if weights is not None:
+            raise typer.BadParameter(f"--weights came with {model}, which holds its own")
+        if not Path(model).is_file():
+            raise typer.BadParameter(f"{model} is not there")
+        return Path(model), None
+    if weights is None:
+        raise typer.BadParameter(f"{model} came without --weights, its trained weights")
+    return weights, model
 
 
 def _declaration(inputs: str, transforms: str, mean: str | None, std: str | None) -> Declaration:

@@ -20,7 +20,7 @@ def worker() -> None:
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(help="Architecture: of torchvision, timm/NAME, or an example.")
+        str, typer.Argument(help="Architecture, or a program of torch.export, a .pt2 file.")
     ],
     weights: Annotated[
         Path | None, typer.Option(help="The file of its weights, checked too.")

@@ -1,14 +1,14 @@
-"""Trained networks: an architecture's name and the file of its weights."""
+"""Trained networks: an architecture's name and the file of its weights, or a program."""
 
 from difflib import get_close_matches
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response, status
 
-from compress.catalog import ARCHITECTURES
+from compress.catalog import ARCHITECTURES, PROGRAM
 from service.deps import ReadDep, WriteDep
 from service.erasure import erase_later
-from service.intake import count_parameters
+from service.intake import count_parameters, count_program_parameters
 from service.pages import page
 from service.problems import ProblemError
 from service.schemas import Id, ModelOut, ModelQuery, Page, PageQuery
@@ -25,7 +25,7 @@ def known_architecture(query: Annotated[ModelQuery, Query()]) -> ModelQuery:
     Raises:
         ProblemError: unsupported-architecture.
     """
-    if query.architecture not in ARCHITECTURES:
+    if query.architecture is not None and query.architecture not in ARCHITECTURES:
         if ":" in query.architecture:
             hint = (
                 "code of your own runs on your machine alone: ranksearch compress PACKAGE:FACTORY"
@@ -53,13 +53,17 @@ def upload_model(
     response: Response,
 ) -> ModelOut:
     """Store a network; 200 and the one that is there if it is there already."""
-    parameters = count_parameters(file.path)
+    parameters: int | None  # of a program it is always known
+    if query.architecture is None:
+        architecture, parameters = PROGRAM, count_program_parameters(file.path)
+    else:
+        architecture, parameters = query.architecture, count_parameters(file.path)
     sha256 = file.commit()
     began = clock.now(session)
     row = models.add(
         session,
-        name=query.name or query.architecture,
-        architecture=query.architecture,
+        name=query.name or architecture,
+        architecture=architecture,
         sha256=sha256,
         size_bytes=file.size_bytes,
         parameters=parameters,

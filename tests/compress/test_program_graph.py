@@ -9,9 +9,9 @@ from torch import nn
 from compress.errors import ProgramError
 from compress.program.archive import Archive
 from compress.program.arguments import Reference, Setting
-from compress.program.calls import function_of
 from compress.program.graph import read_graph
-from compress.program.operators import ATEN, TENSORS, refusal
+from compress.program.operators import ATEN, OPERATORS, TENSORS, refusal
+from compress.program.steps import function_of
 from tests.compress.programs import MODEL, changed, graph_of, members, pack, write
 
 
@@ -293,7 +293,7 @@ def test_a_fault_names_its_node(read):
 
 def test_the_operators_of_the_table_make_tensors_of_tensors():
     """Or of nothing, on a device that is given: a trial without memory sees all that is made."""
-    schemas = {operator: function_of(operator)._schema for operator in TENSORS}
+    schemas = {operator: function_of(operator, OPERATORS)._schema for operator in TENSORS}
     from_tensors = {
         o for o, s in schemas.items() if any("Tensor" in str(a.type) for a in s.arguments)
     }

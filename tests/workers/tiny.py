@@ -73,7 +73,7 @@ def furnish(sessions: sessionmaker[Session], folder: Path) -> House:
     settings = Settings(data_dir=folder, database_url=url)
     blobs = Blobs(settings.blobs)
     torch.manual_seed(0)
-    write_safetensors(folder / "weights", build("digits_cnn"))
+    write_safetensors(folder / "weights", build("digits_cnn").state_dict())
     np.savez(folder / "images", images=images().numpy())
     sha256, size_bytes = blobs.put_file(folder / "weights")
     arrays, arrays_bytes = blobs.put_file(folder / "images.npz")
