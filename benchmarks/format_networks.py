@@ -4,14 +4,13 @@ Of each family the smallest, or nearly: what is tried is how operators are writt
 wider or deeper networks have no others. So vit_h_14, regnet_y_128gf and their like are left out.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.specimens import OWN, RECURRENT, WORDS
-from compress.architectures import build, describe
-from compress.catalog import ARCHITECTURES
+from compress.architectures import build
 
 STEPS: Final = 7  # of a sequence of words
 SIDE: Final = 32  # of images, unless a network needs more
@@ -20,40 +19,34 @@ SIDES: Final = {
     "inception_v3": 75,
     "maxvit_t": 224,
     "vit_b_32": 224,
-    "fcn_resnet50": 64,
     "deeplabv3_mobilenet_v3_large": 64,
     "lraspp_mobilenet_v3_large": 64,
     "timm/crossvit_tiny_240": 240,
-    "timm/deit_tiny_patch16_224": 224,
     "timm/edgenext_xx_small": 64,
     "timm/efficientformerv2_s0": 224,
     "timm/levit_128s": 224,
     "timm/mixer_s32_224": 224,
     "timm/mobilevit_xxs": 64,
     "timm/pvt_v2_b0": 64,
-    "timm/resmlp_12_224": 224,
     "timm/tiny_vit_5m_224": 224,
     "timm/xcit_nano_12_p16_224": 224,
 }
 
 FROM_TORCHVISION: Final = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet",
-    "inception_v3", "maxvit_t", "mnasnet0_5", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large",
-    "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet34", "resnet50",
-    "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "squeezenet1_0",
-    "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32",
-
+    "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small",
+    "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d",
+    "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32",
 )  # fmt: skip
 FROM_TIMM: Final = (
-    "timm/convnextv2_atto", "timm/crossvit_tiny_240", "timm/deit_tiny_patch16_224", "timm/dla34",
-    "timm/edgenext_xx_small", "timm/efficientformerv2_s0", "timm/ese_vovnet19b_dw",
-    "timm/fastvit_t8", "timm/ghostnet_100", "timm/hrnet_w18_small", "timm/lcnet_050",
-    "timm/levit_128s", "timm/mixer_s32_224", "timm/mixnet_s", "timm/mobileone_s0",
-    "timm/mobilenetv4_conv_small", "timm/mobilevit_xxs", "timm/poolformer_s12", "timm/pvt_v2_b0",
-    "timm/repvgg_a0", "timm/res2net50_26w_4s", "timm/resmlp_12_224", "timm/rexnet_100",
+    "timm/convnextv2_atto", "timm/crossvit_tiny_240", "timm/edgenext_xx_small",
+    "timm/efficientformerv2_s0", "timm/ese_vovnet19b_dw", "timm/fastvit_t8", "timm/ghostnet_100",
+    "timm/lcnet_050", "timm/levit_128s", "timm/mixer_s32_224", "timm/mixnet_s",
+    "timm/mobilenetv4_conv_small", "timm/mobileone_s0", "timm/mobilevit_xxs",
+    "timm/poolformer_s12", "timm/pvt_v2_b0", "timm/repvgg_a0", "timm/rexnet_100",
     "timm/tf_efficientnet_lite0", "timm/tiny_vit_5m_224", "timm/xcit_nano_12_p16_224",
 )  # fmt: skip
-ALL: Final = (*FROM_TORCHVISION, *FROM_TIMM, *OWN)
+ALL: Final = (*OWN, *FROM_TORCHVISION, *FROM_TIMM)
 
 
 def specimen(name: str) -> nn.Module:
@@ -62,13 +55,6 @@ def specimen(name: str) -> nn.Module:
     model = OWN[name]().eval() if name in OWN else build(name)
     _randomise_(model)
     return model
-
-
-def architecture_of(name: str) -> dict[str, Any]:
-    """What a result says of the dense network; that of one of ours asks for its factory."""
-    if name in ARCHITECTURES:
-        return describe(name)
-    return {"registry": "factory", "name": name}
 
 
 def example(name: str, batch: int) -> Tensor:

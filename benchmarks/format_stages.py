@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.format_networks import architecture_of, example, specimen
+from benchmarks.format_networks import example, specimen
 from compress.artifact import PROGRAMS, write_result
 from compress.calibration import trace
 from compress.errors import CompressError, ExportError
@@ -26,6 +26,7 @@ from compress.layers import LayerReport, inspect
 from compress.methods.registry import METHODS
 from compress.plan import Choice, Plan
 from compress.program.read import read_program
+from compress.program.steps import document_of
 from compress.surgery import factorize_
 
 BATCHES: Final = (1, 3)
@@ -78,9 +79,10 @@ def compress(name: str, folder: Path) -> dict[str, Any]:
     found = layers_of(model)
     row |= {
         "keys_equal": sorted(model.state_dict()) == json.loads((folder / "keys.json").read_text()),
-        "layers": sum(found.get(layer) == kind for layer, kind in wanted.items()),
+        "layers": sum(layer in found for layer in wanted),
         "layers_wanted": len(wanted),
     }
+    architecture = dict(document_of(model))
     try:
         plan = small_plan(model, example(name, 1))
         factorize_(model, plan)
@@ -88,10 +90,12 @@ def compress(name: str, folder: Path) -> dict[str, Any]:
         return row | {"failure": f"factorize_: {told(error)}"}
     keep(model, name, folder / "factorised.safetensors")
     row |= {"factorised": len(plan)}
-    return row | _written(name, model, plan, folder / "result")
+    return row | _written(name, model, plan, architecture, folder / "result")
 
 
-def _written(name: str, model: nn.Module, plan: Plan, folder: Path) -> dict[str, Any]:
+def _written(
+    name: str, model: nn.Module, plan: Plan, architecture: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     """Write the result, without the programs that fail: each says why."""
     began, failures = time.process_time(), dict[str, str]()
     while True:
@@ -100,7 +104,7 @@ def _written(name: str, model: nn.Module, plan: Plan, folder: Path) -> dict[str,
                 folder,
                 model,
                 plan,
-                architecture=architecture_of(name),
+                architecture=architecture,
                 input_shape=example(name, 1).shape[1:],
                 evidence={},
                 example=example(name, EXPORTED_BATCH),
@@ -150,13 +154,9 @@ def _choice(report: LayerReport, turn: int) -> Choice | None:
     return None
 
 
-def layers_of(model: nn.Module) -> dict[str, str]:
-    """Name -> type of the convolutions, linear and recurrent layers."""
-    return {
-        name: type(module).__name__
-        for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
-    }
+def layers_of(model: nn.Module) -> list[str]:
+    """The names of the convolutions, linear and recurrent layers."""
+    return [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
 
 
 @torch.no_grad()

@@ -1,12 +1,11 @@
 """A result loaded by a stranger: a process that has torch and onnxruntime, and nothing of ours.
 
-    python -I -B format_stranger.py RESULT ARRAYS [NETWORKS NAME]
+    python -I -B format_stranger.py RESULT ARRAYS
 
 Run on its own, never imported. RESULT is the folder of a result; ARRAYS a safetensors file with
-`input1` and `output1` of a batch of one, and the same of a batch of three. NETWORKS is a file of
-networks, and NAME that of the one whose factory `load.py` is to call. One JSON object on stdout
-tells of each form how far its outputs differ, relative to the largest, and the CPU seconds that
-loading it took, or why it failed.
+`input1` and `output1` of a batch of one, and the same of a batch of three. One JSON object on
+stdout tells of each form how far its outputs differ, relative to the largest, and the CPU seconds
+that loading it took, or why it failed.
 """
 
 import importlib.util
@@ -76,11 +75,8 @@ def main() -> None:
     import torch  # noqa: PLC0415 (after the blocker is in place)
 
     torch.set_num_threads(1)
-    result, arrays_path = map(Path, sys.argv[1:3])
+    result, arrays_path = map(Path, sys.argv[1:])
     loader = module_at(result / "load.py")
-    factory = None
-    if len(sys.argv) > 3:
-        factory = module_at(Path(sys.argv[3])).OWN[sys.argv[4]]
 
     def graph() -> Callable[[Any], Any]:
         import onnxruntime  # noqa: PLC0415
@@ -93,7 +89,7 @@ def main() -> None:
         return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
     forms: dict[str, Callable[[], Callable[[Any], Any]]] = {
-        "model.safetensors": lambda: loader.load(result, factory),
+        "model.safetensors": lambda: loader.load(result),
         "model.pt2": lambda: torch.export.load(result / "model.pt2").module(),
         "model.onnx": graph,
     }

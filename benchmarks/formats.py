@@ -26,10 +26,9 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks import format_stages, specimens
+from benchmarks import format_stages
 from benchmarks.format_networks import ALL
 from benchmarks.record import RESULTS, ROOT, Record, Target
-from benchmarks.specimens import OWN
 
 STRANGER: Final = Path(__file__).with_name("format_stranger.py")
 FORMS: Final = {"weights": "model.safetensors", "program": "model.pt2", "graph": "model.onnx"}
@@ -47,7 +46,7 @@ EMPTY: Final[Mapping[str, Any]] = dict.fromkeys(
         *("architecture", "parameters", "dense_bytes", "read_seconds", "read_equal", "read_error"),
         *("keys_equal", "layers", "layers_wanted", "factorised", "write_seconds", "peak_bytes"),
         *(f"{form}_{what}" for form in FORMS for what in ("bytes", "seconds", "error")),
-        *("older_error", "leaks", "failure"),
+        *("older_loads", "leaks", "failure"),
     ]
 )
 
@@ -56,21 +55,22 @@ def main() -> None:
     """Try every network and write the record."""
     arguments = _arguments()
     started_at, began = datetime.now(UTC), time.monotonic()
-    rows = []
+    rows: list[Row] = []
     for name in arguments.networks:
         with tempfile.TemporaryDirectory(prefix="formats-") as folder:
             rows.append(row_of(name, Path(folder), arguments.older))
         print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    record = Record(
-        command="make bench-formats",
-        threads=1,
-        n=1,
-        started_at=started_at,
-        seconds=time.monotonic() - began,
-        rows=rows,
-        targets=targets(rows),
-    )
-    print(f"written: {record.write('formats', arguments.results)}")
+        record = Record(
+            command="make bench-formats" + (" OLDER=PYTHON" if arguments.older else ""),
+            threads=1,
+            n=1,
+            started_at=started_at,
+            seconds=time.monotonic() - began,
+            rows=rows,
+            targets=targets(rows),
+        )
+        path = record.write("formats", arguments.results)  # so that a run may be stopped
+    print(f"written: {path}")
 
 
 def row_of(name: str, folder: Path, older: str | None) -> Row:
@@ -87,11 +87,11 @@ def row_of(name: str, folder: Path, older: str | None) -> Row:
         if not (folder / {"export": "dense.pt2", "compress": "result"}[stage]).exists():
             return row
     sizes = row.pop("sizes", {})
-    told = strangers(sys.executable, name, folder)
+    told = strangers(sys.executable, folder)
     row |= outcome(told, sizes, row["failure"])
     if older and name in OLDER:
-        found = strangers(older, name, folder)["forms"].get(FORMS["program"], {})
-        row["older_error"] = found.get("error")
+        found = strangers(older, folder)["forms"].get(FORMS["program"], {})
+        row["older_loads"] = _within(found.get("error"))
     return row | {"leaks": len(list(leaks(folder / "result", _secrets(folder))))}
 
 
@@ -141,9 +141,8 @@ def _answer(pipe: Connection, stage: str, name: str, folder: Path) -> None:
     pipe.send(found)
 
 
-def strangers(python: str, name: str, folder: Path) -> dict[str, Any]:
+def strangers(python: str, folder: Path) -> dict[str, Any]:
     """What `format_stranger` prints of a result, from a folder that is not ours."""
-    own = [Path(specimens.__file__), name] if name in OWN else []
     command = [
         python,
         "-I",
@@ -151,7 +150,6 @@ def strangers(python: str, name: str, folder: Path) -> dict[str, Any]:
         STRANGER,
         folder / "result",
         folder / "factorised.safetensors",
-        *own,
     ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
@@ -200,7 +198,8 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     equal = sum(bool(row["read_equal"]) for row in rows) / count
     wanted = sum(row["layers_wanted"] or 0 for row in rows)
     layers = round(sum(row["layers"] or 0 for row in rows) / wanted, 4) if wanted else None
-    older = [row["older_error"] for row in rows if row["architecture"] in OLDER]
+    tried = [row["older_loads"] for row in rows if row["older_loads"] is not None]
+    older = sum(tried) / len(tried) if tried else None
     out = {form: sum(_within(row[f"{form}_error"]) for row in rows) / count for form in FORMS}
     return [
         Target("networks", ">=", WANTED_NETWORKS, count),
@@ -211,7 +210,7 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
             for form, share in out.items()
         ),
         Target("files that name this machine", "<=", 0, sum(row["leaks"] or 0 for row in rows)),
-        Target("model.pt2 that an older torch loads", "==", len(older), sum(map(_within, older))),
+        Target("share of model.pt2 that torch 2.11 loads", ">=", WANTED_SHARE, older),
     ]
 
 

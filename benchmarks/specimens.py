@@ -1,7 +1,4 @@
-"""Networks that no registry has: recurrent classifiers, one that scales up again, segmentation.
-
-Needs torch and torchvision alone: a stranger who loads a result brings these, as its own code.
-"""
+"""Networks that no registry has: recurrent classifiers, one that scales up again, segmentation."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -82,6 +79,6 @@ OWN: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "unet": UNet,
     **{
         name: partial(Segmentation, name)
-        for name in ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+        for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
     },
 }
