@@ -31,6 +31,16 @@ DEMO_HEADINGS = (
 
 # Record -> the fields of its rows that make a table as they are.
 FIELDS = {
+    "efficientnet-lite": (
+        *("network", "runtime", "batch", "lost", "lost_at_most", "allowed"),
+        *("speedup", "speedup_low", "speedup_high", "layers_factorised", "evaluations", "verdict"),
+    ),
+    "formats": (
+        *("architecture", "parameters", "layers", "read_equal", "read_seconds"),
+        *("weights_error", "program_error", "graph_error"),
+        *("weights_bytes", "program_bytes", "graph_bytes"),
+        *("weights_seconds", "program_seconds", "graph_seconds", "older_loads", "failure"),
+    ),
     "mutation": ("file", "was", "becomes", "killed"),
     "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
 }
@@ -100,6 +110,8 @@ def _told(value: Any) -> str:
         return f"`{value.replace('|', chr(92) + '|')}`"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return "" if value is None else f"{value:,}"
 
 

@@ -8,8 +8,10 @@ benchmarks/results, and the files of the result to the folder.
 """
 
 import argparse
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -50,7 +52,8 @@ def main() -> None:
     rows, targets = [], [Target("difference of the two networks", "<=", DIFFERENCE, difference)]
     for runtime in arguments.runtimes:
         result = _compressed(model, arguments, runtime)
-        row = row_of(result, arguments.pictures or OFFLINE, runtime)
+        layers = len(result.confirmation.plan)
+        row = row_of(result.evidence, layers, arguments.pictures or OFFLINE)
         print(result.confirmation.sentence, flush=True)
         for program, fault in save(result, arguments.folder / f"result-{runtime}").items():
             print(f"without {program}: {fault}")
@@ -66,7 +69,7 @@ def main() -> None:
         rows=rows,
         targets=targets,
     )
-    print(f"written: {record.write('efficientnet-lite0', arguments.results)}")
+    print(f"written: {record.write('efficientnet-lite', arguments.results)}")
 
 
 @torch.inference_mode()
@@ -81,24 +84,36 @@ def greatest_difference(one: nn.Module, other: nn.Module) -> float:
     return max(differences)
 
 
-def row_of(result: Result, pictures: str, runtime: str) -> dict[str, Any]:
-    """What the search came to, from its evidence."""
-    evidence, plan = result.evidence, dict(result.confirmation.plan)
+def row_of(evidence: Mapping[str, Any], layers: int, pictures: str) -> dict[str, Any]:
+    """What the search came to.
+
+    Args:
+        evidence: of the result, as its manifest has it.
+        layers: that were factorised.
+        pictures: what they were.
+    """
+    found = evidence["result"] or {}  # nothing, where no network was faster than the dense one
+    loss = found.get("loss", {})
+    told = {
+        "lost": loss.get("value"),
+        "lost_at_most": loss.get("upper"),
+        **{key: found.get(key) for key in ("speedup", "speedup_low", "speedup_high")},
+    }
     return {
         "network": NAME,
-        "pictures": pictures,
-        "runtime": runtime,
+        "runtime": evidence["objective"]["runtime"],
         "batch": evidence["objective"]["batch"],
+        "pictures": pictures,
         "splits": evidence["splits"],
-        "budget": evidence["budget"],
-        "dense": evidence["dense"],
-        "result": evidence["result"],
+        "allowed": evidence["budget"]["max_loss"],
+        **{key: value and round(value, 2) for key, value in told.items()},
+        "dense_latency_ms": evidence["dense"]["latency_ms"],
+        "dense_parameters": evidence["dense"]["parameters"],
+        "parameters": found.get("parameters"),
+        "layers_factorised": layers,
+        "evaluations": evidence["evaluations"],
         "verdict": evidence["verdict"],
         "sentence": evidence["sentence"],
-        "nearest_max_loss": evidence["nearest_max_loss"],
-        "layers_factorised": len(plan),
-        "evaluations": evidence["evaluations"],
-        "search_seconds": evidence["search_seconds"],
     }
 
 
@@ -113,7 +128,12 @@ def _compressed(model: nn.Module, arguments: argparse.Namespace, runtime: Runtim
             count = offline_archive(Settings.from_environment().data_root, archive)
         print(f"{count} pictures, {runtime}", flush=True)
         config = SearchConfig(budget=budget, objective=objective)
-        return search_ranks(model, read_arrays(archive, DECLARATION), config, describe(NAME))
+        arrays = read_arrays(archive, DECLARATION)
+        return search_ranks(model, arrays, config, describe(NAME), report=_report)
+
+
+def _report(fraction: float, sentence: str) -> None:
+    print(f"{fraction:4.0%} {sentence}", file=sys.stderr)
 
 
 def _arguments() -> argparse.Namespace:

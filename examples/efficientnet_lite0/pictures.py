@@ -8,7 +8,8 @@ they are blurred as no photograph of ImageNet is; the network decides on them le
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -45,13 +46,11 @@ def offline_archive(data_root: Path, target: Path) -> int:
     Raises:
         FileNotFoundError: no CIFAR-10 is there.
     """
-    squares = ((".png", content) for content in _squares())
-    return _pack(
-        [*((".jpg", content) for content in _cifar(data_root / "cifar10")), *squares], target
-    )
+    small = ((".jpg", content) for content in _cifar(data_root / "cifar10"))
+    return _pack(chain(small, ((".png", content) for content in _squares())), target)
 
 
-def _pack(pictures: "Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]", target: Path) -> int:
+def _pack(pictures: Iterable[tuple[str, bytes]], target: Path) -> int:
     """Under numbers, so that no name of a folder becomes a class."""
     count = 0
     with zipfile.ZipFile(target, "w") as archive:
