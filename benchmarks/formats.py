@@ -52,15 +52,20 @@ EMPTY: Final[Mapping[str, Any]] = dict.fromkeys(
 
 
 def main() -> None:
-    """Try every network and write the record."""
+    """Try every network and write the record after each, so that a run may be stopped."""
     arguments = _arguments()
-    started_at, began = datetime.now(UTC), time.monotonic()
-    rows: list[Row] = []
-    for name in arguments.networks:
+    path = arguments.results / "formats.json"
+    earlier = json.loads(path.read_text()) if arguments.resume and path.exists() else {}
+    rows: list[Row] = earlier.get("rows", [])
+    started_at, began = datetime.now(UTC), time.monotonic() - earlier.get("seconds", 0)
+    if earlier:
+        started_at = datetime.fromisoformat(earlier["started_at"])
+    known = {row["architecture"] for row in rows}
+    for name in (name for name in arguments.networks if name not in known):
         with tempfile.TemporaryDirectory(prefix="formats-") as folder:
             rows.append(row_of(name, Path(folder), arguments.older))
         print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-        record = Record(
+        Record(
             command="make bench-formats" + (" OLDER=PYTHON" if arguments.older else ""),
             threads=1,
             n=1,
@@ -68,8 +73,7 @@ def main() -> None:
             seconds=time.monotonic() - began,
             rows=rows,
             targets=targets(rows),
-        )
-        path = record.write("formats", arguments.results)  # so that a run may be stopped
+        ).write("formats", arguments.results)
     print(f"written: {path}")
 
 
@@ -222,6 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats")
     parser.add_argument("networks", nargs="*", default=ALL)
     parser.add_argument("--older", metavar="PYTHON", help="of torch 2.11, to load model.pt2 too")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the record")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
     return parser.parse_args()
 
