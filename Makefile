@@ -49,4 +49,7 @@ results: install ## write the pages that are made: tables from benchmarks/result
 	@$(BIN)/python -m benchmarks.tables
 	@$(BIN)/python -m benchmarks.support
 
-.PHONY: help install lock demo test check format bench-promise results
+bench-formats: install ## networks in as .pt2, out in all forms: half an hour; OLDER=python of torch 2.11
+	@$(BIN)/python -m benchmarks.formats $(if $(OLDER),--older $(OLDER))
+
+.PHONY: help install lock demo test check format results bench-formats bench-promise

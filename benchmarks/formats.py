@@ -1,209 +1,233 @@
-"""What goes in: networks written by torch.export.save, read back by our own reader.
+"""Networks in as `.pt2`, and out in all three forms: `make bench-formats`.
 
-`python -m benchmarks.formats`. Each network has its own process: built with random weights,
-exported in eval mode for any batch at the smallest input that it allows, written, read, and
-compared with the network itself for batches of 1 and 3; attention without the fused calls that
-torch makes in eval mode, and never exports. Seconds are those of reading, of one
-thread, the trial on fake tensors among them. `layers` counts the convolutions, linear and
-recurrent layers that came back as such under their names, and those of the network.
+Each network is built with random weights, exported by torch.export for any batch, read by our
+reader in another process and compared bit by bit; three of its layers are factorised, the result
+is written, and a third process, which has torch and onnxruntime but nothing of ours, loads each
+form and compares it with the factorised network. Batches of 1 and 3, one thread, CPU seconds. The
+first two processes are forks of one that has imported the libraries; their peak of memory
+includes those. `leaks` counts the files that name a folder of this machine or its user.
 """
 
 import argparse
+import getpass
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.record import RESULTS, Record, Target
-from benchmarks.specimens import NETWORKS, WORDS
-from compress.architectures import build
-from compress.catalog import TORCHVISION
-from compress.errors import CompressError
-from compress.program.read import read_program
+from benchmarks import format_stages
+from benchmarks.format_networks import ALL
+from benchmarks.record import RESULTS, ROOT, Record, Target
 
-SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
-SIZE = 32  # of images, unless an architecture needs more
-SIZES = {
-    "alexnet": 63,
-    "inception_v3": 75,
-    "maxvit_t": 224,
-    "vit": 224,
-    **dict.fromkeys(SEGMENTATION, 64),
-}
-STEPS = 7  # of a sequence of words
-BATCHES = (1, 3)
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase)
-TIMEOUT_SECONDS = 1200
-WANTED_SHARE = 0.95
+STRANGER: Final = Path(__file__).with_name("format_stranger.py")
+FORMS: Final = {"weights": "model.safetensors", "program": "model.pt2", "graph": "model.onnx"}
+STAGES: Final = {"export": format_stages.export, "compress": format_stages.compress}
+TIMEOUT_SECONDS: Final = 900
+TOLERANCE: Final = 1e-5
+WANTED_SHARE: Final = 0.95
+WANTED_NETWORKS: Final = 40
+OLDER: Final = ("resnet18", "mobilenet_v3_small", "vit_b_32", "lstm_classifier", "unet")
+SHORTEST: Final = 5  # letters of a name that random weights hardly spell
+
+Row = dict[str, Any]
+EMPTY: Final[Mapping[str, Any]] = dict.fromkeys(
+    [
+        *("architecture", "parameters", "dense_bytes", "read_seconds", "read_equal", "read_error"),
+        *("keys_equal", "layers", "layers_wanted", "factorised", "write_seconds", "peak_bytes"),
+        *(f"{form}_{what}" for form in FORMS for what in ("bytes", "seconds", "error")),
+        *("older_loads", "leaks", "failure"),
+    ]
+)
 
 
 def main() -> None:
-    """Read every network back and write the results."""
+    """Try every network and write the record after each, so that a run may be stopped."""
     arguments = _arguments()
-    if arguments.one is not None:
-        print(json.dumps(read_back(arguments.one)))
-        return
-    names = arguments.only or [*sorted(TORCHVISION), *SEGMENTATION, *NETWORKS]
-    started_at, began = datetime.now(UTC), time.monotonic()
-    rows = []
-    for name in names:
-        if name not in arguments.without:
-            rows.append(_in_a_process(name))
-            print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    record = Record(
-        command="python -m benchmarks.formats",
-        threads=1,
-        n=1,
-        started_at=started_at,
-        seconds=time.monotonic() - began,
-        rows=rows,
-        targets=targets(rows),
-    )
-    print(record.write("formats", arguments.out))
+    path = arguments.results / "formats.json"
+    earlier = json.loads(path.read_text()) if arguments.resume and path.exists() else {}
+    rows: list[Row] = earlier.get("rows", [])
+    started_at, began = datetime.now(UTC), time.monotonic() - earlier.get("seconds", 0)
+    if earlier:
+        started_at = datetime.fromisoformat(earlier["started_at"])
+    known = {row["architecture"] for row in rows}
+    for name in (name for name in arguments.networks if name not in known):
+        with tempfile.TemporaryDirectory(prefix="formats-") as folder:
+            rows.append(row_of(name, Path(folder), arguments.older))
+        print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+        Record(
+            command="make bench-formats" + (" OLDER=PYTHON" if arguments.older else ""),
+            threads=1,
+            n=1,
+            started_at=started_at,
+            seconds=time.monotonic() - began,
+            rows=rows,
+            targets=targets(rows),
+        ).write("formats", arguments.results)
+    print(f"written: {path}")
 
 
-def read_back(name: str) -> dict[str, Any]:
-    """The row of one network."""
+def row_of(name: str, folder: Path, older: str | None) -> Row:
+    """What became of one network, as far as it came.
+
+    Args:
+        name: of `format_networks.ALL`.
+        folder: empty, for the files.
+        older: a Python of another torch, which is to load `model.pt2` too.
+    """
+    row: Row = {**EMPTY, "architecture": name}
+    for stage in STAGES:
+        row |= in_a_process(stage, name, folder)
+        if not (folder / {"export": "dense.pt2", "compress": "result"}[stage]).exists():
+            return row
+    sizes = row.pop("sizes", {})
+    told = strangers(sys.executable, folder)
+    row |= outcome(told, sizes, row["failure"])
+    if older and name in OLDER:
+        found = strangers(older, folder)["forms"].get(FORMS["program"], {})
+        row["older_loads"] = _within(found.get("error"))
+    return row | {"leaks": len(list(leaks(folder / "result", _secrets(folder))))}
+
+
+def outcome(told: Mapping[str, Any], sizes: Mapping[str, int], failure: str | None) -> Row:
+    """The part of a row that a stranger told, and all that failed by now."""
+    row: Row = {}
+    failures = [failure, told.get("failure")]
+    for form, file in FORMS.items():
+        found = told["forms"].get(file, {})
+        row |= {
+            f"{form}_bytes": sizes.get(file),
+            f"{form}_seconds": found.get("seconds"),
+            f"{form}_error": found.get("error"),
+        }
+        if found.get("failure"):
+            failures.append(f"{file}: {found['failure']}")
+    return row | {"failure": "; ".join(f for f in failures if f) or None}
+
+
+def in_a_process(stage: str, name: str, folder: Path) -> Row:
+    """What a stage finds in a process of its own, forked from one that did nothing but import."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.format_preload"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, stage, name, folder))
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(TIMEOUT_SECONDS):
+            return ours.recv()
+        process.kill()
+        return {"failure": f"{stage}: not done after {TIMEOUT_SECONDS} s"}
+    except EOFError:
+        process.join()
+        return {"failure": f"{stage}: exit code {process.exitcode}"}
+    finally:
+        process.join()
+        ours.close()
+
+
+def _answer(pipe: Connection, stage: str, name: str, folder: Path) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    torch.backends.mha.set_fastpath_enabled(False)
-    model = _network(name).eval()
-    _randomise_(model)
-    row: dict[str, Any] = {
-        "architecture": name,
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        path = Path(folder) / "model.pt2"
-        try:
-            _export(model, _example(name, 2), path)
-        except Exception as error:  # whatever torch.export raises
-            return row | {"failure": f"torch.export: {_first_line(error)}"}
-        began = time.process_time()
-        try:
-            found = read_program(path)
-        except CompressError as error:
-            return row | {"failure": _first_line(error)}
-        row["seconds"] = round(time.process_time() - began, 3)
-        row["size_bytes"] = path.stat().st_size
-    with torch.no_grad():
-        pairs = [
-            (_output(model(x)), _output(found(x))) for x in (_example(name, n) for n in BATCHES)
-        ]
-    layers = {n: type(m) for n, m in model.named_modules() if isinstance(m, LAYERS)}
-    modules = dict(found.named_modules())
-    return row | {
-        "equal": all(torch.equal(ours, original) for original, ours in pairs),
-        "error": max(_difference(original, ours) for original, ours in pairs),
-        "keys_equal": found.state_dict().keys() == model.state_dict().keys(),
-        "layers": sum(isinstance(modules.get(n), LAYERS) for n in layers),
-        "layers_wanted": len(layers),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "failure": None,
-    }
+    try:
+        found = STAGES[stage](name, folder)
+    except Exception as error:  # a fault of ours, and a row all the same
+        found = {"failure": f"{stage}: {format_stages.told(error)}"}
+    pipe.send(found)
 
 
-def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
-    """What came of the wishes."""
-    equal = sum(row.get("equal", False) for row in rows) / len(rows)
-    read = [row for row in rows if row["failure"] is None]
-    share = sum(row["layers"] for row in read) / sum(row["layers_wanted"] for row in read)
-    return [
-        Target("share of networks that compute the same bits", ">=", WANTED_SHARE, round(equal, 4)),
-        Target("share of their layers under their names", ">=", WANTED_SHARE, round(share, 4)),
+def strangers(python: str, folder: Path) -> dict[str, Any]:
+    """What `format_stranger` prints of a result, from a folder that is not ours."""
+    command = [
+        python,
+        "-I",
+        "-B",
+        STRANGER,
+        folder / "result",
+        folder / "factorised.safetensors",
     ]
-
-
-def _in_a_process(name: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.formats", "--one", name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
         done = subprocess.run(
-            command,
+            [*map(str, command)],
             check=False,
-            env=environment,
+            cwd=folder,
+            env=environment | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return {"architecture": name, "failure": f"not done after {TIMEOUT_SECONDS} s"}
+        return {"forms": {}, "failure": f"a stranger: not done after {TIMEOUT_SECONDS} s"}
     if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        return {"architecture": name, "failure": f"exit code {done.returncode}: {said}"}
+        said = "".join(done.stderr.strip().splitlines()[-1:])
+        return {"forms": {}, "failure": f"a stranger: exit code {done.returncode}: {said}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _network(name: str) -> nn.Module:
-    if name in NETWORKS:
-        return NETWORKS[name]()
-    if name in SEGMENTATION:
-        from torchvision import models  # noqa: PLC0415
-
-        return models.get_model(name, weights=None, weights_backbone=None)
-    return build(name)
+def leaks(folder: Path, secrets: Sequence[bytes]) -> Iterator[Path]:
+    """The files of a result that hold one of `secrets`, in an archive's entries too."""
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        if any(secret in content for content in _contents(path) for secret in secrets):
+            yield path
 
 
-def _randomise_(model: nn.Module) -> None:
-    """Other values where a fresh network has zeros and ones: a head of zeros hides every fault."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.02)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(std=0.1)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
+def _contents(path: Path) -> Iterator[bytes]:
+    yield path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = (e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED)
+            yield from (archive.read(entry) for entry in packed)
 
 
-def _example(name: str, batch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(batch)
-    if name in NETWORKS and name != "unet":
-        return torch.randint(WORDS, (batch, STEPS), generator=generator)
-    family, _, _ = name.partition("_")
-    size = SIZES.get(name, SIZES.get(family, SIZE))
-    return torch.randn(batch, 3, size, size, generator=generator)
+def _secrets(folder: Path) -> list[bytes]:
+    """Folders of this machine, and the name of its user where random bytes hardly spell it."""
+    names = [str(ROOT), str(folder), sys.prefix, f"{Path.home()}/", "site-packages"]
+    user = getpass.getuser()
+    return [name.encode() for name in [*names, *([user] if len(user) >= SHORTEST else [])]]
 
 
-def _export(model: nn.Module, example: Tensor, path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, path)
+def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """What came of the wishes; a row that failed has none of them."""
+    count = len(rows)
+    equal = sum(bool(row["read_equal"]) for row in rows) / count
+    wanted = sum(row["layers_wanted"] or 0 for row in rows)
+    layers = round(sum(row["layers"] or 0 for row in rows) / wanted, 4) if wanted else None
+    tried = [row["older_loads"] for row in rows if row["older_loads"] is not None]
+    older = sum(tried) / len(tried) if tried else None
+    out = {form: sum(_within(row[f"{form}_error"]) for row in rows) / count for form in FORMS}
+    return [
+        Target("networks", ">=", WANTED_NETWORKS, count),
+        Target("share that computes the same bits once read", ">=", WANTED_SHARE, round(equal, 4)),
+        Target("share of layers under their names", ">=", WANTED_SHARE, layers),
+        *(
+            Target(f"share of {FORMS[form]} within 1e-5", ">=", WANTED_SHARE, round(share, 4))
+            for form, share in out.items()
+        ),
+        Target("files that name this machine", "<=", 0, sum(row["leaks"] or 0 for row in rows)),
+        Target("share of model.pt2 that torch 2.11 loads", ">=", WANTED_SHARE, older),
+    ]
 
 
-def _output(result: Any) -> Tensor:
-    """Scores: a segmentation network returns them by name."""
-    return result["out"] if isinstance(result, dict) else result
-
-
-def _difference(original: Tensor, ours: Tensor) -> float:
-    return float((ours - original).abs().max() / original.abs().max())
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+def _within(error: float | None) -> bool:
+    return error is not None and error <= TOLERANCE
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks")
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="all but these")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
-    parser.add_argument("--one", metavar="NAME", help="print the row of one network")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats")
+    parser.add_argument("networks", nargs="*", default=ALL)
+    parser.add_argument("--older", metavar="PYTHON", help="of torch 2.11, to load model.pt2 too")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the record")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
     return parser.parse_args()
 
 

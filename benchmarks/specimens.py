@@ -1,13 +1,14 @@
-"""Networks that torchvision has none of: recurrent classifiers, and one that scales up again."""
+"""Networks that no registry has: recurrent classifiers, one that scales up again, segmentation."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-WORDS = 1000
-CLASSES = 10
+WORDS: Final = 1000
+CLASSES: Final = 10
 
 
 class Recurrent(nn.Module):
@@ -44,6 +45,19 @@ class UNet(nn.Module):
         return self.classify(self.join1(torch.cat([fine, joined], 1)))
 
 
+class Segmentation(nn.Module):
+    """A segmentation network of torchvision, (N, 3, H, W) -> (N, 21, H, W): its scores alone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        from torchvision import models  # noqa: PLC0415, for these networks alone
+
+        self.network = models.get_model(name, weights=None, weights_backbone=None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)["out"]
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -56,8 +70,15 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-NETWORKS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+RECURRENT: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "lstm_classifier": lambda: Recurrent(nn.LSTM),
     "gru_classifier": lambda: Recurrent(nn.GRU),
+}
+OWN: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    **RECURRENT,
     "unet": UNet,
+    **{
+        name: partial(Segmentation, name)
+        for name in ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+    },
 }

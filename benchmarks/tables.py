@@ -31,6 +31,16 @@ DEMO_HEADINGS = (
 
 # Record -> the fields of its rows that make a table as they are.
 FIELDS = {
+    "efficientnet-lite": (
+        *("network", "runtime", "batch", "lost", "lost_at_most", "allowed"),
+        *("speedup", "speedup_low", "speedup_high", "layers_factorised", "evaluations", "verdict"),
+    ),
+    "formats": (
+        *("architecture", "parameters", "layers", "read_equal", "read_seconds"),
+        *("weights_error", "program_error", "graph_error"),
+        *("weights_bytes", "program_bytes", "graph_bytes"),
+        *("weights_seconds", "program_seconds", "graph_seconds", "older_loads", "failure"),
+    ),
     "hostile": (
         "form",
         "changed",
@@ -45,6 +55,11 @@ FIELDS = {
         "largest_mb",
     ),
     "mutation": ("file", "was", "becomes", "killed"),
+    "promise": (
+        *("setting", "strategy", "searches", "met", "broken", "broken_share"),
+        *("broken_share_at_most", "broken_of_met", "speedup", "best_speedup", "evaluations"),
+        "samples_seen",
+    ),
     "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
 }
 
@@ -113,6 +128,8 @@ def _told(value: Any) -> str:
         return f"`{value.replace('|', chr(92) + '|')}`"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return "" if value is None else f"{value:,}"
 
 
@@ -121,7 +138,7 @@ def _circumstances(record: Mapping[str, Any]) -> str:
     where = hardware.get("gpu") or hardware["processor"]
     rounds = f"n = {record['n']} interleaved rounds; " if record["n"] > 1 else ""
     return (
-        f"{where}, {hardware['cores']} cores, {record['threads']} thread; eager torch "
+        f"{where}, {hardware['cores']} cores, {record['threads']} thread; torch "
         f"{versions['torch']}; {rounds}"
         f"{record['seconds']:g} s in all; "
         f"`{record['command']}` at commit {record['commit']}."
