@@ -32,7 +32,7 @@ from compress.surgery import is_factorized, stage_rows, stage_shape
 README = """\
 Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
 Run     torch.export.load("model.pt2").module()(x)    needs nothing but torch, any batch size
-Deploy  onnxruntime.InferenceSession("model.onnx")    input "input", output "output", any batch size
+Deploy  onnxruntime.InferenceSession("model.onnx")    input "input" (of several "input_0" ...)
 Verify  python load.py                                checks every file and runs the network once
 Tune    model.train(), then train it as any torch network; the layers are its own
 Quant   onnxruntime.quantization.quantize_static("model.onnx", ...), or torchao's quantize_(model)

@@ -1,16 +1,19 @@
 """A network as a `.pt2` archive that plain torch loads, checked against the network itself."""
 
 import copy
+import inspect
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from compress.batch import tensors_of
 from compress.calibration import evaluating
 from compress.errors import ExportError
 
@@ -30,7 +33,8 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
 
     Args:
         model: left as it is.
-        example: a batch (N, ...) of inputs; its shape and dtype alone are read.
+        example: a batch (N, ...) of inputs, or a `Batch` of several; shapes and dtypes alone are
+            read, and of integers the values, which the network knows.
         path: of the archive, `.pt2`.
 
     Returns:
@@ -43,11 +47,12 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
     """
     path = Path(path)
     original = copy.deepcopy(model).cpu()
-    zeros = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
+    blank = blank_inputs(example)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
         with exporting(original):
-            program = torch.export.export(original, (zeros,), dynamic_shapes=({0: batch},))
+            shapes = arranged(original, [{0: batch} for _ in blank])
+            program = torch.export.export(original, blank, dynamic_shapes=shapes)
             _strip_(program.graph_module)
             with path.open("wb") as file:  # a path would give its name to the files inside
                 torch.export.save(program, file)
@@ -56,8 +61,25 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
     except Exception as error:
         path.unlink(missing_ok=True)
         raise ExportError(f"torch.export failed: {first_line(error)}", PROGRAM) from error
-    check_parity(difference, example.dtype, path, PROGRAM)
+    check_parity(difference, blank[0].dtype, path, PROGRAM)
     return difference
+
+
+def blank_inputs(example: Tensor) -> tuple[Tensor, ...]:
+    """Zeros of the shapes and dtypes of the example's inputs, for a batch of two."""
+    return tuple(torch.zeros(2, *x.shape[1:], dtype=x.dtype) for x in tensors_of(example))
+
+
+def arranged(model: nn.Module, sizes: Sequence[Any]) -> tuple[Any, ...]:
+    """The free sizes of each input as torch.export takes them: by the arguments of `forward`.
+
+    Inputs that a network takes as `*more` stand in a tuple of their own.
+    """
+    parameters = [*inspect.signature(model.forward).parameters.values()]
+    plain = sum(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return (*sizes[:plain], tuple(sizes[plain:]))
+    return tuple(sizes)
 
 
 @contextmanager
@@ -93,7 +115,7 @@ def check_parity(difference: float, dtype: torch.dtype, path: Path, name: str) -
         )
 
 
-def parity(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tensor) -> float:
+def parity(model: nn.Module, other: Callable[..., Tensor], example: Tensor) -> float:
     """Largest difference of the two networks' outputs, relative to the largest output.
 
     Both see the same random inputs, of the shape and dtype of `example` and batches of 1 and 3.
@@ -102,8 +124,8 @@ def parity(model: nn.Module, other: Callable[[Tensor], Tensor], example: Tensor)
     differences = []
     with torch.no_grad():
         for size in (1, 3):
-            x = _random(example, size, generator)
-            differences.append(difference_of(model(x), other(x)))
+            inputs = [_random(x, size, generator) for x in tensors_of(example)]
+            differences.append(difference_of(model(*inputs), other(*inputs)))
     return max(differences)
 
 

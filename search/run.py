@@ -280,7 +280,7 @@ def export(
     for report in reports:
         report.write_text(markdown(document), "utf-8")
     example = subject.example.cpu()
-    first, *others = tensors_of(example)
+    first, *_ = tensors_of(example)
     written = write_result(
         folder,
         copy.deepcopy(model).cpu(),
@@ -289,6 +289,6 @@ def export(
         input_shape=first.shape[1:],
         evidence=document,
         example=example,
-        programs=() if others else programs,  # which take one input
+        programs=programs,
     )
     return [*reports, *written]

@@ -176,11 +176,11 @@ def _parity(folder: Path, manifest: dict[str, Any], network: nn.Module) -> Itera
             yield Check(check, difference <= PARITY, detail)
 
 
-def _program(path: Path) -> Callable[[Tensor], Tensor]:
+def _program(path: Path) -> Callable[..., Tensor]:
     return torch.export.load(path).module()
 
 
-def _graph(path: Path) -> Callable[[Tensor], Tensor]:
+def _graph(path: Path) -> Callable[..., Tensor]:
     if reason := missing("onnxruntime"):
         raise DeviceError(reason)
     from compress.onnx.session import Session  # noqa: PLC0415, optional
@@ -190,11 +190,11 @@ def _graph(path: Path) -> Callable[[Tensor], Tensor]:
 
 @torch.inference_mode()
 def _difference(
-    program: Callable[[Tensor], Tensor], network: nn.Module, manifest: dict[str, Any], batch: int
+    program: Callable[..., Tensor], network: nn.Module, manifest: dict[str, Any], batch: int
 ) -> float:
-    inputs = _inputs(manifest, batch)
-    wanted: Tensor = network(inputs)
-    came: Tensor = program(inputs)
+    inputs = tensors_of(_inputs(manifest, batch))
+    wanted: Tensor = network(*inputs)
+    came: Tensor = program(*inputs)
     return float((came - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
 
 

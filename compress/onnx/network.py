@@ -9,9 +9,12 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from compress.artifact import GRAPH
+from compress.batch import tensors_of
 from compress.errors import ExportError
 from compress.export import (
     MAX_BATCH,
+    arranged,
+    blank_inputs,
     check_parity,
     difference_of,
     exporting,
@@ -33,7 +36,8 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
 
     Args:
         model: left as it is.
-        example: a batch (N, ...) of real inputs, which the file is tried on.
+        example: a batch (N, ...) of real inputs, or a `Batch` of several, which the file is tried
+            on. Of several the graph's inputs are `input_0`, `input_1` and so on.
         path: of the file, `.onnx`.
 
     Returns:
@@ -45,19 +49,20 @@ def export_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
             four round-offs of a dtype of 16 bits; there is no file then.
     """
     path = Path(path)
-    original, example = copy.deepcopy(model).cpu(), example.detach().cpu()
+    original = copy.deepcopy(model).cpu()
+    inputs = tuple(x.detach().cpu() for x in tensors_of(example))
     graph = exported(original, example)
     strip_(graph)
     try:
         path.write_bytes(graph.SerializeToString())
         runs = Session(path)
         with exporting(original):
-            real = difference_of(original(example), runs(example))
+            real = difference_of(original(*inputs), runs(*inputs))
             difference = max(parity(original, runs, example), real)
     except Exception as error:
         path.unlink(missing_ok=True)
         raise ExportError(f"onnxruntime refuses the file: {first_line(error)}", GRAPH) from error
-    check_parity(difference, example.dtype, path, GRAPH)
+    check_parity(difference, inputs[0].dtype, path, GRAPH)
     return difference
 
 
@@ -66,24 +71,23 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
 
     Args:
         model: on the CPU; left as it is.
-        example: a batch (N, ...) of inputs; its shape and dtype alone are read.
+        example: a batch (N, ...) of inputs, or a `Batch`; shapes and dtypes alone are read.
         optimise: fold what is constant; else each node is that of one layer, and each weight
             bears its name in the state dict.
 
     Raises:
         ExportError: the network cannot be exported.
     """
-    zeros = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
-    sizes: dict[int, Any] = {0: torch.export.Dim(BATCH, min=1, max=MAX_BATCH)}
-    if example.ndim < IMAGES:
-        sizes |= dict.fromkeys(range(1, example.ndim), torch.export.Dim.AUTO)
+    blank = blank_inputs(example)
+    names = [INPUT] if len(blank) == 1 else [f"{INPUT}_{i}" for i in range(len(blank))]
+    batch = torch.export.Dim(BATCH, min=1, max=MAX_BATCH)
     try:
         with exporting(model):
             program = torch.onnx.export(
                 model,
-                (zeros,),
-                dynamic_shapes=(sizes,),
-                input_names=[INPUT],
+                blank,
+                dynamic_shapes=arranged(model, [_sizes(x, batch) for x in blank]),
+                input_names=names,
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 optimize=optimise,
@@ -94,3 +98,9 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
             return program.model_proto
     except Exception as error:
         raise ExportError(f"the ONNX export failed: {first_line(error)}", GRAPH) from error
+
+
+def _sizes(x: Tensor, batch: Any) -> dict[int, Any]:
+    """The axes of an input that are free: the batch, and all of what is no image."""
+    free = range(1, x.ndim if x.ndim < IMAGES else 1)
+    return {0: batch} | dict.fromkeys(free, torch.export.Dim.AUTO)

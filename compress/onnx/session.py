@@ -11,7 +11,7 @@ ERRORS_ALONE = 3  # of onnxruntime's log levels
 
 
 class Session:
-    """A graph of one input and one output, loaded and optimised for the CPU.
+    """A graph of one output, loaded and optimised for the CPU.
 
     Idle threads of onnxruntime would spin and take the processor from torch: here they sleep.
 
@@ -32,12 +32,12 @@ class Session:
             options,
             providers=["CPUExecutionProvider"],
         )
-        (entry,) = self._session.get_inputs()
-        self.input: str = entry.name
+        self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.run = self._session.run
         """onnxruntime's own call, without a layer of ours around it: run(None, {input: array})."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The graph's output for a batch on the CPU."""
-        (output,) = self.run(None, {self.input: x.detach().numpy()})
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """The graph's output for a batch on the CPU, one tensor for each input."""
+        arrays = (x.detach().numpy() for x in batch)
+        (output,) = self.run(None, dict(zip(self.inputs, arrays, strict=True)))
         return torch.from_numpy(output)

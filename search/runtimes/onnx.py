@@ -21,5 +21,5 @@ class OnnxRuntime(GraphRuntime):
     @contextmanager
     def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:  # noqa: ARG002
         session = Session(self.graphs.of(network, example), threads=self.threads)
-        inputs = {session.input: example.contiguous().numpy()}
+        inputs = {session.inputs[0]: example.contiguous().numpy()}
         yield lambda: session.run(None, inputs)
