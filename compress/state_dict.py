@@ -16,6 +16,7 @@ from compress.zip_directory import MAGIC
 # What stands before every key where a network was wrapped while it was trained: by DataParallel,
 # by torch.compile, by a class of one's own. Each is taken off once.
 PREFIXES: Final = ("module.", "_orig_mod.", "model.", "net.", "network.")
+OLD_PICKLE: Final = b"\x80"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -27,7 +28,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is malformed, or holds no state dict.
     """
     with path.open("rb") as file:
-        is_zip = file.read(len(MAGIC)) == MAGIC
+        start = file.read(9)
+    is_zip = start.startswith(MAGIC)
+    if start.startswith(OLD_PICKLE) and start[8:] != b"{":  # whose header may be as long
+        raise WeightsError(
+            f"{path.name} is a pickle, as torch.save wrote them before torch 1.6: load it with "
+            "torch, and save the state dict again"
+        )
     try:
         return stripped(_read_pickled(path) if is_zip else read_safetensors(path))
     except (ValueError, ArchiveError) as error:

@@ -257,3 +257,9 @@ def test_scripted_networks_get_a_hint(path):
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     with pytest.raises(UnsafeArchiveError, match="TorchScript"):
         check_torch_archive(path)
+
+
+def test_a_file_of_an_old_torch_is_told_what_to_do(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"before torch 1\.6"):
+        read_state_dict(tmp_path / "w.pt")
