@@ -12,6 +12,8 @@ from search.config import (
     GeneticConfig,
     Metric,
     Objective,
+    Recovery,
+    RecoveryMethod,
     Runtime,
     StrategyConfig,
     UniformConfig,
@@ -82,6 +84,16 @@ def compress(
     runtime: Annotated[
         Runtime, typer.Option(help="Runtime that is timed, for which the speed-up then holds.")
     ] = "eager",
+    recover: Annotated[
+        RecoveryMethod,
+        typer.Option(
+            help="Training of each candidate before it is judged: distil, on the dense network's "
+            "answers; finetune, on labels too."
+        ),
+    ] = "none",
+    recover_seconds: Annotated[
+        float, typer.Option(help="That the training of a candidate may take.", min=1)
+    ] = 30.0,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result; default: the job's id.")
@@ -111,6 +123,8 @@ def compress(
             "--runtime": runtime,
             "--batch": batch,
             "--threads": threads,
+            "--recover": recover,
+            "--recover-seconds": recover_seconds,
             "--data-root": read_settings(os.environ).data_root,
             "--out": out,
         }
@@ -126,6 +140,7 @@ def compress(
             budget=budget,
             objective=Objective(device=device, runtime=runtime, batch=batch, threads=threads),
             search=STRATEGIES[strategy](),
+            recovery=Recovery(method=recover, max_seconds=recover_seconds),
             name=name,
         )
         job = client.submit(order)

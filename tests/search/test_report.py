@@ -19,6 +19,7 @@ RESULT = {
     "speedup_low": 3.1,
     "speedup_high": 3.3,
     "layout": "channels_last",
+    "recovery": None,
     "parameters": 250_000,
     "macs": 10_000_000,
 }
@@ -32,6 +33,7 @@ def document(**changes):
         "stopped_by": None,
         "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
         "search": {"strategy": "estimation"},
+        "recovery": None,
         "objective": {"device": "cpu", "batch": 8, "threads": 1, "fold_norms": False},
         "circumstances": {
             "device": "cpu",

@@ -329,7 +329,7 @@ def test_conditions_say_what_was_found(subject, table):
 
 
 def test_a_failed_candidate_is_counted_and_the_search_goes_on(subject, table, monkeypatch):
-    monkeypatch.setattr(type(subject), "assemble", lambda self, plan: torch.nn.Sequential(Broken()))
+    monkeypatch.setattr(type(subject), "assemble", lambda *_: torch.nn.Sequential(Broken()))
     found = run_search(subject, table, order())
     assert found.candidates
     assert all(math.isnan(c.costs.loss) for c in found.candidates)
