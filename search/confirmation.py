@@ -185,9 +185,13 @@ def _test(
     """The finalists up to the first that fails."""
     allowed = allowed_on(subject.confirmation, budget)
     tested: list[Tested] = []
-    for candidate in order:
+    for i, candidate in enumerate(order):
+
+        def onward(fraction: float, sentence: str, before: int = i) -> None:
+            report((before + fraction) / len(order), sentence)
+
         plan = table.plan(candidate.point)
-        model = subject.assemble(plan, report)
+        model = subject.assemble(plan, onward)
         try:
             loss = loss_on(subject.confirmation, model, budget)
         except AnswerError:

@@ -61,6 +61,14 @@ def recover_(
     aim = labelled if config.method == "finetune" else distance(likelihood)
     report(0.0, "recovery: looking for the learning rate")
     rate = bearable_rate(model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE))
+    reached = 0.0
+
+    def onward(way: float, sentence: str) -> None:
+        """Another attempt begins where the last one ended."""
+        nonlocal reached
+        reached = max(reached, way)
+        report(reached, sentence)
+
     for attempt in range(ATTEMPTS):
         rate /= LOWER if attempt else 1
         training = train_(
@@ -71,7 +79,7 @@ def recover_(
             max_epochs=config.max_epochs,
             seed=config.seed,
             box=box.part(),
-            report=report,
+            report=onward,
         )
         if training.after < training.before or box.left == 0:
             break

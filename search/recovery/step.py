@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from compress.folding import Norm
 from search.recovery.aim import Aim
 from search.recovery.material import Example
 
@@ -47,9 +48,13 @@ def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 def learning(model: nn.Module) -> Iterator[None]:
     """Training mode with gradients, in the layout that convolutions learn faster in.
 
-    Afterwards eval mode without gradients, contiguous.
+    Batch norms keep the statistics that repair gave them: those of some dozen batches are noise
+    that a short training does not make up for. Afterwards eval mode without gradients, contiguous.
     """
     model.train().requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, Norm):
+            module.eval()
     if all(weight.ndim <= 4 for weight in model.parameters()):  # the layout is one of images
         model.to(memory_format=torch.channels_last)
     try:

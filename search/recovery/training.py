@@ -1,5 +1,6 @@
 """Train a network in a box of time, and leave it as good as it has been at any look."""
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 
@@ -67,7 +68,7 @@ def train_(
                 break
             stepper.step(example, rate * min(way / WARM_UP, (1 - way) / (1 - WARM_UP)))
             steps += 1
-            report(way, f"recovery: epoch {1 + steps // material.steps}, {judge.told}")
+            report(way, f"recovery: epoch {math.ceil(steps / material.steps)}, {judge.told}")
         judge.look()
         judge.put_back_()
     return Training(before=judge.before, after=judge.best, epochs=steps / material.steps)
