@@ -113,7 +113,10 @@ class World:
             for layer in self.table.layers
         )
 
-    def assemble(self, plan: Plan) -> Answerer:
+    def recovered(self, _plan: Plan) -> None:
+        """Nothing is trained here."""
+
+    def assemble(self, plan: Plan, _report: object = None) -> Answerer:
         """The candidate of a plan, the same each time."""
         point = self.point(plan)
         loss = self.true_loss(point)

@@ -7,7 +7,7 @@ factors are computed only for what is faster than dense on this device.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -25,6 +25,7 @@ from search.config import ConfigError, SearchConfig
 from search.containment import contains
 from search.measurement import time_layers
 from search.metrics import likelihood
+from search.progress import Report
 from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
@@ -37,9 +38,6 @@ CP_STEP = 0.75
 VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
 LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
-
-Report = Callable[[float, str], None]
-"""Told the fraction done, in [0, 1], and a sentence on what is being done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,10 @@ UNLABELLED: tuple[Metric, ...] = ("agreement", "mse")
 # backward, without labels.
 Importance = Literal["output", "loss"]
 
+# What a candidate learns from after it was factorised and repaired: nothing, the dense network's
+# answers, or those and the labels.
+RecoveryMethod = Literal["none", "distil", "finetune"]
+
 
 class ConfigError(ValueError):
     """A setting of a job that cannot be meant."""
@@ -165,6 +169,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """How each candidate is trained before its loss is measured, on training samples alone.
+
+    Training ends with `max_seconds` or `max_epochs`, whichever comes first. Where the seconds end
+    it, two jobs of one seed differ.
+    """
+
+    method: RecoveryMethod = "none"
+    max_seconds: Annotated[float, Gt(0), Le(86400)] = 30.0
+    """Of a candidate."""
+    max_epochs: Annotated[int, Ge(1), Le(1000)] = 20
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
     """A whole order: the promise, the circumstances, the strategy and what it may cost."""
 
@@ -174,8 +193,14 @@ class SearchConfig:
     exclude: tuple[str, ...] = ()
     importance: Importance = "loss"
     search: StrategyConfig = field(default_factory=EstimationConfig)
+    recovery: Recovery = field(default_factory=Recovery)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.recovery.method == "finetune" and self.budget.metric == "mse":
+            raise ConfigError(
+                "recovery finetune came with the metric mse, whose answers are no classes to have "
+                "labels of: choose recovery distil"
+            )
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ConfigError(f"methods {self.methods} came, one or more of {METHODS} were wanted")

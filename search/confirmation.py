@@ -19,8 +19,16 @@ from torch import nn
 from compress.plan import Plan
 from search.budget import LossEstimate, Verdict, samples_needed, verdict
 from search.config import COUNTED, Budget, SearchConfig
-from search.evaluation import AnswerError, allowed_on, loss_on, shown_loss, shown_race
+from search.evaluation import (
+    AnswerError,
+    allowed_on,
+    loss_on,
+    shown_loss,
+    shown_race,
+    shown_recovery,
+)
 from search.measurement import race
+from search.progress import Report, silent
 from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -91,24 +99,32 @@ def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -
 
 
 def confirm(
-    subject: Subject, table: ChoiceTable, config: SearchConfig, candidates: list[Candidate]
+    subject: Subject,
+    table: ChoiceTable,
+    config: SearchConfig,
+    candidates: list[Candidate],
+    report: Report = silent,
 ) -> Confirmation:
     """Test the finalists on the confirmation split and race those that pass.
+
+    A finalist that was recovered in an earlier process, or too long ago to be kept, is recovered
+    anew: it is this very network that is tested and, if it passes, returned.
 
     Args:
         subject: its confirmation split has served for nothing yet.
         table: that the candidates' points belong to.
         config: budget, and the circumstances of the timing.
         candidates: all that were evaluated, in any order.
+        report: told how far the recovery of a finalist is.
     """
     budget = config.budget
     order = finalists(table, candidates, allowed_on(subject.search, budget))
-    allowed = allowed_on(subject.confirmation, budget)
-    tested = _test(subject, table, budget, allowed, order)
+    tested = _test(subject, table, budget, order, report)
     if not tested:
         return _dense(subject, table, _why_nothing_faster(table, candidates), tested)
     passed = [finalist for finalist in tested if finalist.passed]
     racing = passed[-RACING:] or tested[:1]
+    allowed = allowed_on(subject.confirmation, budget)
     timed = race(
         {"dense": subject.opponent} | {str(i): entry.model for i, entry in enumerate(racing)},
         subject.example,
@@ -131,6 +147,7 @@ def confirm(
         )
     measured = {
         "loss": shown_loss(budget, winner.loss, allowed),
+        "recovery": shown_recovery(subject, subject.confirmation, winner.plan),
         "parameters": table.parameters(winner.point),
         "macs": table.macs(winner.point),
         **shown_race(timed, name),
@@ -163,17 +180,18 @@ def _front(table: ChoiceTable, candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _test(
-    subject: Subject,
-    table: ChoiceTable,
-    budget: Budget,
-    allowed: float,
-    order: list[Candidate],
+    subject: Subject, table: ChoiceTable, budget: Budget, order: list[Candidate], report: Report
 ) -> list[Tested]:
     """The finalists up to the first that fails."""
+    allowed = allowed_on(subject.confirmation, budget)
     tested: list[Tested] = []
-    for candidate in order:
+    for i, candidate in enumerate(order):
+
+        def onward(fraction: float, sentence: str, before: int = i) -> None:
+            report((before + fraction) / len(order), sentence)
+
         plan = table.plan(candidate.point)
-        model = subject.assemble(plan)
+        model = subject.assemble(plan, onward)
         try:
             loss = loss_on(subject.confirmation, model, budget)
         except AnswerError:

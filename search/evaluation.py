@@ -1,4 +1,4 @@
-"""From a point to its costs: assemble, repair, measure the loss, race against dense."""
+"""From a point to its costs: assemble, repair, recover, measure the loss, race against dense."""
 
 import hashlib
 import math
@@ -15,6 +15,7 @@ from search.budget import LossEstimate, estimate
 from search.config import COUNTED, Budget
 from search.errors import SearchError
 from search.measurement import Race, race
+from search.progress import Report, silent
 from search.samples import Samples
 from search.strategy import Costs, Point
 from search.subject import Subject
@@ -40,8 +41,8 @@ class Evaluation:
     plan: Plan
     costs: Costs
     measured: dict[str, Any]
-    """JSON: loss, latency_ms, dense_latency_ms, speedup, runtime, parameters, macs; {} if it
-    failed."""
+    """JSON: loss, recovery, latency_ms, dense_latency_ms, speedup, runtime, parameters, macs; {}
+    if it failed."""
     reason: str | None
     """Why it failed."""
     seconds: float
@@ -55,8 +56,19 @@ def plan_key(plan: Plan) -> str:
 class Evaluator:
     """Evaluates points on the search split of a subject."""
 
-    def __init__(self, subject: Subject, table: ChoiceTable, budget: Budget) -> None:
+    def __init__(
+        self, subject: Subject, table: ChoiceTable, budget: Budget, report: Report = silent
+    ) -> None:
+        """Be ready for the points of a table.
+
+        Args:
+            subject: the network.
+            table: that the points belong to.
+            budget: that losses are held against.
+            report: told how far the recovery of a candidate is.
+        """
         self._subject = subject
+        self._report = report
         self._table = table
         self._budget = budget
         # What an earlier job's table spared: one pass for all layers, not one for each plan.
@@ -96,7 +108,7 @@ class Evaluator:
 
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
-        model = subject.assemble(plan)
+        model = subject.assemble(plan, self._report)
         loss = loss_on(subject.search, model, budget, stop_early=True)
         allowed = allowed_on(subject.search, budget)
         timed = race(
@@ -115,6 +127,7 @@ class Evaluator:
         )
         measured = {
             "loss": shown_loss(budget, loss, allowed),
+            "recovery": shown_recovery(subject, subject.search, plan, stop_early=True),
             "parameters": parameters,
             "macs": self._table.macs(point),
             **shown_race(timed, "candidate"),
@@ -176,6 +189,25 @@ def shown_loss(budget: Budget, loss: LossEstimate, allowed: float) -> dict[str, 
         "worse": loss.worse,
         "better": loss.better,
     }
+
+
+def shown_recovery(
+    subject: Subject, samples: Samples, plan: Plan, *, stop_early: bool = False
+) -> dict[str, Any] | None:
+    """What recovery gave a network that was assembled, as JSON; None if none was ordered.
+
+    `loss_before` is that of the network before it was recovered, on the same split as its loss;
+    None where that cannot be computed.
+    """
+    recovered = subject.recovered(plan)
+    if recovered is None:
+        return None
+    budget, model = subject.config.budget, subject.repaired(plan)
+    try:
+        before = budget.shown(loss_on(samples, model, budget, stop_early=stop_early).value)
+    except AnswerError:
+        before = None
+    return {"loss_before": before, **recovered.as_json()}
 
 
 def shown_race(timed: Race, name: str) -> dict[str, Any]:

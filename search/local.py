@@ -28,6 +28,8 @@ from search.config import (
     ConfigError,
     Metric,
     Objective,
+    Recovery,
+    RecoveryMethod,
     Runtime,
     SearchConfig,
     StrategyConfig,
@@ -141,7 +143,10 @@ def main() -> int:
             fold_norms=arguments.fold_norms,
         )
         config = SearchConfig(
-            budget=budget, objective=objective, search=STRATEGIES[arguments.strategy]()
+            budget=budget,
+            objective=objective,
+            search=STRATEGIES[arguments.strategy](),
+            recovery=Recovery(method=arguments.recover, max_seconds=arguments.recover_seconds),
         )
         model = read_model(arguments.model, arguments.weights)
         data = read_data(arguments.data, declaration, arguments.data_root)
@@ -182,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fold-norms", action="store_true", help="in the dense network too")
+    parser.add_argument("--recover", choices=get_args(RecoveryMethod), default="none")
+    parser.add_argument("--recover-seconds", type=float, default=30.0, help="of a candidate")
     parser.add_argument("--data-root", type=Path, default=Path(), help="of the larger sets")
     parser.add_argument("--out", type=Path, default=Path("result"))
     parser.add_argument("--json", action="store_true")

@@ -6,6 +6,8 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     nearest_max_loss         where the budget was missed: one that the result keeps
     stopped_by               the limit that ended the search, or null
     budget, search           as they were ordered
+    recovery                 as it was ordered, with the samples that candidates were trained on
+                             and judged by, and whether these are training samples; or null
     objective                as ordered, with the device that `auto` came to
     circumstances            what the times hold for: device by name, threads, runtime,
                              allocator, versions
@@ -13,7 +15,9 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     splits                   number of images that calibrated, searched and confirmed
     dense                    metric, value (percent where counted), latency_ms, parameters, macs
     result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
-                             runtime, parameters, macs; null where the dense network stays
+                             runtime, parameters, macs; null where the dense network stays;
+                             recovery: loss_before it, method, rate, epochs, seconds, and before
+                             and after, what was minimised, on the samples left out; or null
     program_difference,      of model.pt2 and model.onnx to the network, relative to the largest
     onnx_difference          output; each where the file is there
     layers                   of each layer that had a choice: name, method and ranks (null: dense),
@@ -149,6 +153,9 @@ def _method(document: Mapping[str, Any]) -> Iterator[str]:
         "confidence holds without correction (fixed-sequence testing, Maurer, Hothorn and "
         "Lehmacher 1995). Dense and result were timed in turns, in random order."
     )
+    if document["recovery"] is not None:
+        yield ""
+        yield from _recovery(document)
     if document["objective"]["fold_norms"]:
         yield (
             "In both, batch norms were folded into the layers before them."
@@ -176,6 +183,26 @@ def _quality(document: Mapping[str, Any]) -> Iterator[str]:
         )
     yield f"Stopping early spared {100 * document['samples_saved']:.0f} % of the search's images."
     yield ""
+
+
+def _recovery(document: Mapping[str, Any]) -> Iterator[str]:
+    ordered, result = document["recovery"], document["result"]
+    labels = "the labels and " if ordered["method"] == "finetune" else ""
+    source = "training samples" if ordered["from_training"] else "calibration samples"
+    yield (
+        f"Every network was trained for {ordered['max_seconds']:g} s at most before its loss was "
+        f"measured, on {labels}the dense network's answers to "
+        f"{ordered['samples']:,} {source}; {ordered['left_out']:,} others were left out, and "
+        "judged whether it was better before or after."
+    )
+    if result is not None and result["recovery"] is not None:
+        found, loss = result["recovery"], result["loss"]
+        lost = found["loss_before"]
+        before = "cannot be computed" if lost is None else f"is {lost:.3g}"
+        yield (
+            f"Without that the loss of {loss['metric']} ({loss['unit']}) of the result {before}, "
+            f"with it {loss['value']:.3g}: {found['epochs']:g} epochs in {found['seconds']:.0f} s."
+        )
 
 
 def _use(document: Mapping[str, Any]) -> Iterator[str]:

@@ -37,12 +37,13 @@ from torch import nn
 from compress.artifact import PROGRAMS, write_result
 from compress.batch import tensors_of
 from compress.plan import Plan
-from search.analysis import Report, analyse
+from search.analysis import analyse
 from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
+from search.progress import Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
@@ -179,6 +180,7 @@ def evidence(
         "stopped_by": found.stopped_by,
         "budget": asdict(budget),
         "search": asdict(config.search),
+        "recovery": _recovery(subject, config),
         "objective": asdict(config.objective) | {"device": subject.device.type},
         "circumstances": circumstances(subject.device, subject.runtime),
         "splits": {
@@ -211,6 +213,18 @@ def evidence(
     }
 
 
+def _recovery(subject: Subject, config: SearchConfig) -> dict[str, Any] | None:
+    """As it was ordered, and what candidates were trained on and judged by meanwhile."""
+    material = subject.material
+    if material is None:
+        return None
+    return asdict(config.recovery) | {
+        "samples": len(material),
+        "left_out": material.left_out,
+        "from_training": material.is_training,
+    }
+
+
 def _layer(layer: LayerRow, row: ChoiceRow) -> dict[str, Any]:
     """A layer as it was and as it is; latencies are of the layer alone."""
     return {
@@ -232,7 +246,7 @@ def search_ranks(
     config: SearchConfig,
     architecture: Mapping[str, Any] | None = None,
     *,
-    report: Report = lambda _fraction, _sentence: None,
+    report: Report = silent,
     record: Callable[[Evaluation], None] = lambda _: None,
 ) -> Result:
     """Find the fastest factorised form of `model` that keeps the budget on these data.

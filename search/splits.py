@@ -21,13 +21,18 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Indices into the arrays, (n,) int64 each and disjoint, in the order of their digests."""
+    """Indices into the arrays, (n,) int64 each, in the order of their digests.
+
+    No sample is in two of calibration, search and confirmation.
+    """
 
     calibration: Tensor
     search: Tensor
     confirmation: Tensor
+    recovery: Tensor
+    """What candidates may be trained on: all training images, else those of the calibration."""
     calibration_is_training: bool
-    """Whether `calibration` points into the training images instead of the images."""
+    """Whether `calibration` and `recovery` point into the training images instead of the images."""
 
 
 def make_splits(arrays: Arrays, *, needs_labels: bool, seed: int = SEED) -> Splits:
@@ -47,12 +52,20 @@ def make_splits(arrays: Arrays, *, needs_labels: bool, seed: int = SEED) -> Spli
         )
     order = _by_digest(len(arrays), seed)
     if arrays.train_inputs is not None:
-        calibration = _by_digest(arrays.train_count, seed)[:CALIBRATION_SAMPLES]
+        recovery = _by_digest(arrays.train_count, seed)
+        calibration = recovery[:CALIBRATION_SAMPLES]
     else:
         count = min(CALIBRATION_SAMPLES, round(CALIBRATION_SHARE * len(order)))
-        calibration, order = order[:count], order[count:]
+        recovery = calibration = order[:count]
+        order = order[count:]
     count = round(SEARCH_SHARE * len(order))
-    splits = Splits(calibration, order[:count], order[count:], arrays.train_inputs is not None)
+    splits = Splits(
+        calibration=calibration,
+        search=order[:count],
+        confirmation=order[count:],
+        recovery=recovery,
+        calibration_is_training=arrays.train_inputs is not None,
+    )
     _check(splits, arrays, needs_labels)
     return splits
 

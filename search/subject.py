@@ -22,8 +22,12 @@ from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
 from search.errors import DeviceError
 from search.factors import Factors
+from search.keeping import Kept
 from search.measurement import Timing, race
 from search.metrics import Metrics, likelihood
+from search.progress import Report, silent
+from search.recovery.material import Material, check_recovery
+from search.recovery.recovery import Recovered, recover_
 from search.runtimes.registry import runtime_of
 from search.runtimes.runtime import Layout, Runtime
 from search.samples import Samples, check_answers
@@ -31,6 +35,7 @@ from search.splits import make_splits
 
 CALIBRATION_BATCH = 64
 REPAIR_BATCHES = 4  # of calibration images: repair is part of every evaluation
+KEPT_BYTES = 2**30  # of recovered networks, which are judged again at the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,7 @@ class Subject:
         confirmation: Samples,
         calibration: list[Tensor],
         example: Tensor,
+        material: Material | None = None,
     ) -> None:
         self.dense = dense
         self.architecture = architecture
@@ -97,8 +103,11 @@ class Subject:
             max_memory_bytes=most,
         )
         self.factors = Factors(dense, shapes, metrics, most)
+        self.material = material  # that candidates are trained on, if they are
         self._reference: Reference | None = None
-        self._last: tuple[Plan, nn.Module] | None = None
+        self._repaired = Kept(most_bytes=0)
+        self._assembled = Kept(most_bytes=KEPT_BYTES if material else 0)
+        self._recovered: dict[str, Recovered] = {}
 
     @classmethod
     def prepare(
@@ -117,7 +126,8 @@ class Subject:
             architecture: what `compress.load.build_dense` rebuilds the network from.
 
         Raises:
-            ConfigError: the runtime takes graphs, and the network several inputs.
+            ConfigError: the runtime takes graphs, and the network several inputs; or candidates
+                are to learn labels that did not come.
             DataError: the data do not fit the network or the promise.
             DeviceError: cuda, or a runtime, was asked for and is not there.
             ExportError: the runtime takes graphs, and the network cannot be exported as one.
@@ -130,6 +140,7 @@ class Subject:
             )
         metric = config.budget.metric
         splits = make_splits(arrays, needs_labels=metric not in UNLABELLED)
+        check_recovery(config.recovery, arrays)
         device = find_device(config.objective.device, config.objective.runtime)
         dense = copy.deepcopy(model).to(device).eval().requires_grad_(False)
         if len(arrays.inputs) > 1:
@@ -154,6 +165,9 @@ class Subject:
                 for part in torch.split(splits.calibration, CALIBRATION_BATCH)
             ],
             example=arrays.batch(chosen, device, train=train),
+            material=None
+            if config.recovery.method == "none"
+            else Material(arrays, splits.recovery, dense, device, train=train),
         )
 
     def shape(self, name: str) -> LayerShape:
@@ -162,20 +176,59 @@ class Subject:
         assert shape is not None
         return shape
 
-    def assemble(self, plan: Plan) -> nn.Module:
-        """The dense network with the plan's layers factorised, repaired, simplified; in eval mode.
+    def assemble(self, plan: Plan, report: Report = silent) -> nn.Module:
+        """The dense network with the plan's layers factorised, repaired, recovered, simplified.
 
-        The last one is kept, since it is asked for again when it is to be stored: leave it as it
-        is, or copy it.
+        The last one is kept, since it is asked for again when it is to be stored, and recovered
+        ones as far as they fit, since they are judged again at the end: leave it as it is, or
+        copy it. One that was recovered and is no longer there is recovered anew.
+
+        Args:
+            plan: of the layers to factorise.
+            report: told how far recovery is.
+
+        Returns:
+            The network in eval mode.
 
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
-        if self._last is None or self._last[0] != plan:
-            self._last = plan, self._assembled(plan)
-        return self._last[1]
+        kept = self._assembled.get(plan)
+        if kept is None:
+            kept = copy.deepcopy(self.repaired(plan))
+            if self.material is not None:
+                self._recovered[plan.to_json()] = recover_(
+                    kept,
+                    self.material,
+                    likelihood(self.config.budget.metric),
+                    self.config.recovery,
+                    report,
+                )
+            if self.not_simplified is None:
+                self._simplify_(kept)
+            self._assembled.put(plan, kept)
+        return kept
 
-    def _assembled(self, plan: Plan) -> nn.Module:
+    def recovered(self, plan: Plan) -> Recovered | None:
+        """What recovery came to when the plan was assembled last; None if none was ordered."""
+        return self._recovered.get(plan.to_json())
+
+    def repaired(self, plan: Plan) -> nn.Module:
+        """The dense network with the plan's layers factorised, and repaired; in eval mode.
+
+        What `assemble` begins with: likewise kept, and to be left as it is.
+
+        Raises:
+            CompressError: the plan does not fit the network, or a decomposition does not converge.
+        """
+        kept = self._repaired.get(plan)
+        if kept is None:
+            kept = self._factorised(plan)
+            repair_(kept, plan, self._reference_for(plan))
+            self._repaired.put(plan, kept)
+        return kept
+
+    def _factorised(self, plan: Plan) -> nn.Module:
         unknown = [name for name, choice in plan if not self.factors.known(name, choice)]
         self.factors.collect(unknown)
         model = copy.deepcopy(self.dense)
@@ -190,9 +243,6 @@ class Subject:
                 for name, choice in plan
             },
         )
-        repair_(model, plan, self._reference_for(plan))
-        if self.not_simplified is None:
-            self._simplify_(model)
         return model
 
     def _simplify_(self, model: nn.Module) -> Simplification:

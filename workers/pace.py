@@ -67,11 +67,11 @@ class Pace:
 
         Args:
             phase: one of `MILESTONES`.
-            share: how much of the phase is done; while searching the evaluations tell.
+            share: how much of the phase is done; while searching, of the evaluation under way.
             sentence: what is being done.
         """
         if phase == "searching":
-            share = min(1.0, self.evaluations_done / self._evaluations_max)
+            share = min(1.0, (self.evaluations_done + share) / self._evaluations_max)
         begin = MILESTONES[phase]
         end = min([*(at for at in MILESTONES.values() if at > begin), 1.0])
         left = max(0, self._evaluations_max - self.evaluations_done)

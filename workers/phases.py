@@ -14,6 +14,7 @@ from search.conditions import analysis_condition, baseline_condition, confirmati
 from search.confirmation import Confirmation, confirm
 from search.evaluation import Evaluator, plan_key
 from search.measurement import circumstances
+from search.progress import Report
 from search.run import Found, evidence, run_search
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -35,7 +36,7 @@ from workers.table_cache import TableCache, table_of_job
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 1.0  # between two progress reports of the analysis
+REPORT_SECONDS = 1.0  # between two progress reports of a phase
 
 # What ended a search, in the words of the API.
 STOPPED_BY = {"max_seconds": "deadline", "max_evaluations": "max_evaluations", None: None}
@@ -90,7 +91,9 @@ class _Job:
         recording.catch_up(self._rows.job.best)
         found = self._find(subject, table, recording)
         self._enter("confirming")
-        confirmation = confirm(subject, table, config, found.candidates)
+        confirmation = confirm(
+            subject, table, config, found.candidates, self._reports("confirming")
+        )
         self._enter("exporting")
         document = as_json(evidence(subject, table, config, found, confirmation))
         files, fault = confirmed(subject, confirmation, document, self._blobs)
@@ -107,6 +110,9 @@ class _Job:
 
     def _enter(self, phase: str) -> None:
         self._journal.write(_enter, phase, self._pace.as_json(phase))
+
+    def _reports(self, phase: str) -> Report:
+        return _Reports(self._journal, self._pace, phase)
 
     def _subject(self) -> Subject:
         order = self._order
@@ -128,14 +134,21 @@ class _Job:
             device["name"],
             device["versions"],
         )
-        reports = _Reports(self._journal, self._pace, config.limits.max_seconds)
+        reports = self._reports("analysing")
+        most = config.limits.max_seconds
+
+        def report(fraction: float, sentence: str) -> None:
+            if self._pace.seconds > most:
+                raise _too_late(most, fraction)
+            reports(fraction, sentence)
+
         table = table_of_job(
             self._journal,
             self._blobs,
             self._cache,
             earlier=self._rows.job.table_sha256,
             key=key,
-            analyse=lambda: analyse(subject, config, reports),
+            analyse=lambda: analyse(subject, config, report),
         )
         self._journal.write(progress.condition, **analysis_condition(table)._asdict())
         return table
@@ -145,7 +158,7 @@ class _Job:
         self._journal.write(
             progress.condition, type="BudgetFeasible", status="unknown", reason="searching"
         )
-        evaluator = Evaluator(subject, table, config.budget)
+        evaluator = Evaluator(subject, table, config.budget, self._reports("searching"))
         with closing(InlineExecutor(evaluator.evaluate)) as executor:
             return run_search(
                 subject,
@@ -159,25 +172,27 @@ class _Job:
 
 
 class _Reports:
-    """What the analysis tells of its way, about once a second."""
+    """What a phase tells of its way, about once a second."""
 
-    def __init__(self, journal: Journal, pace: Pace, max_seconds: float) -> None:
+    def __init__(self, journal: Journal, pace: Pace, phase: str) -> None:
         self._journal = journal
         self._pace = pace
-        self._max_seconds = max_seconds
+        self._phase = phase
         self._next = 0.0
 
     def __call__(self, fraction: float, sentence: str) -> None:
-        if self._pace.seconds > self._max_seconds:
-            detail = (
-                f"limits.max_seconds {self._max_seconds:g} came, and passed while the layers were "
-                f"analysed ({fraction:.0%} done), before any candidate: allow more time"
-            )
-            raise JobError("timeout", detail, retryable=True)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + REPORT_SECONDS
-            values = self._pace.as_json("analysing", fraction, sentence)
+            values = self._pace.as_json(self._phase, fraction, sentence)
             self._journal.write(progress.progress, values)
+
+
+def _too_late(max_seconds: float, fraction: float) -> JobError:
+    detail = (
+        f"limits.max_seconds {max_seconds:g} came, and passed while the layers were analysed "
+        f"({fraction:.0%} done), before any candidate: allow more time"
+    )
+    return JobError("timeout", detail, retryable=True)
 
 
 def _enter(session: Session, lease: Lease, phase: str, values: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from search.config import (
     GeneticConfig,
     Metric,
     Objective,
+    Recovery,
+    RecoveryMethod,
     Runtime,
     StrategyConfig,
     UniformConfig,
@@ -90,6 +92,16 @@ def compress(
             "but the result has none to be trained with.",
         ),
     ] = False,
+    recover: Annotated[
+        RecoveryMethod,
+        typer.Option(
+            help="Training of each candidate before it is judged: distil, on the dense network's "
+            "answers; finetune, on labels too."
+        ),
+    ] = "none",
+    recover_seconds: Annotated[
+        float, typer.Option(help="That the training of a candidate may take.", min=1)
+    ] = 30.0,
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result; default: the job's id.")
@@ -119,6 +131,8 @@ def compress(
             "--runtime": runtime,
             "--batch": batch,
             "--threads": threads,
+            "--recover": recover,
+            "--recover-seconds": recover_seconds,
             "--data-root": read_settings(os.environ).data_root,
             "--out": out,
         }
@@ -141,6 +155,7 @@ def compress(
                 fold_norms=fold_norms,
             ),
             search=STRATEGIES[strategy](),
+            recovery=Recovery(method=recover, max_seconds=recover_seconds),
             name=name,
         )
         job = client.submit(order)

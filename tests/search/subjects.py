@@ -60,6 +60,7 @@ class WrittenSubject:
         self.dense = Lookup(right_and_wrong(labels, dense_wrong))
         self.opponent = self.dense
         self.not_simplified = None
+        self.material = None
         self.search = samples(labels, self.dense)
         self.confirmation = samples(labels, self.dense)
         self.calibration = [torch.zeros(1, 1, 1, 1)]
@@ -73,7 +74,10 @@ class WrittenSubject:
         answers = right_and_wrong(self.labels, wrong)
         self.networks[plan.to_json()] = Lookup(answers, time_share)
 
-    def assemble(self, plan: Plan):
+    def recovered(self, plan: Plan):
+        return None
+
+    def assemble(self, plan: Plan, report=None):
         self.assembled.append(plan.to_json())
         found = self.networks[plan.to_json()]
         if isinstance(found, Exception):

@@ -17,13 +17,14 @@ from search.config import (
     Limits,
     Metric,
     Objective,
+    Recovery,
     SearchConfig,
     StrategyConfig,
     UniformConfig,
     VbmfConfig,
 )
 
-CONFIGS = [EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig, Limits, Objective]
+CONFIGS = [EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig, Limits, Objective, Recovery]
 
 
 def test_half_a_point_of_a_counted_metric_is_half_a_percent_of_the_samples():
@@ -62,6 +63,13 @@ def test_a_share_of_what_dense_has_by_definition_is_refused(metric):
 def test_no_method_and_one_named_twice_are_refused(methods):
     with pytest.raises(ConfigError, match="one or more of"):
         SearchConfig(budget=Budget(max_loss=1, unit="points"), methods=methods)
+
+
+def test_labels_of_answers_that_are_no_classes_are_refused():
+    budget = Budget(max_loss=1, unit="points", metric="mse")
+    with pytest.raises(ConfigError, match=r"finetune came with the metric mse.*recovery distil"):
+        SearchConfig(budget=budget, recovery=Recovery(method="finetune"))
+    SearchConfig(budget=budget, recovery=Recovery(method="distil"))
 
 
 def test_every_metric_is_counted_or_a_real_number_and_known_with_labels_or_without():

@@ -19,6 +19,7 @@ RESULT = {
     "speedup_low": 3.1,
     "speedup_high": 3.3,
     "layout": "channels_last",
+    "recovery": None,
     "parameters": 250_000,
     "macs": 10_000_000,
 }
@@ -32,6 +33,7 @@ def document(**changes):
         "stopped_by": None,
         "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
         "search": {"strategy": "estimation"},
+        "recovery": None,
         "objective": {"device": "cpu", "batch": 8, "threads": 1, "fold_norms": False},
         "circumstances": {
             "device": "cpu",
@@ -215,3 +217,37 @@ def test_a_guide_that_says_nothing_is_left_out():
     text = markdown(document(surrogate=silent, limit={"speedup": None, "achieved": None}))
     assert "Amdahl" not in text
     assert "Rank correlation" not in text
+
+
+ORDERED = {
+    "method": "distil",
+    "max_seconds": 30.0,
+    "samples": 59_000,
+    "left_out": 1000,
+    "from_training": True,
+}
+FOUND = {"loss_before": 3.5, "method": "distil", "epochs": 1.25, "seconds": 29.6}
+
+
+def test_the_report_says_what_recovery_gave():
+    text = markdown(document(recovery=ORDERED, result=RESULT | {"recovery": FOUND}))
+    assert (
+        "trained for 30 s at most before its loss was measured, on the dense network's answers to "
+        "59,000 training samples; 1,000 others were left out"
+    ) in text
+    assert (
+        "Without that the loss of top1 (points) of the result is 3.5, with it 0.25: 1.25 epochs "
+        "in 30 s."
+    ) in text
+    found = FOUND | {"loss_before": None}
+    tuned = ORDERED | {"method": "finetune", "from_training": False}
+    text = markdown(document(recovery=tuned, result=RESULT | {"recovery": found}))
+    assert "on the labels and the dense network's answers to 59,000 calibration samples" in text
+    assert "of the result cannot be computed, with it 0.25" in text
+
+
+def test_the_report_says_nothing_of_a_recovery_that_was_not_ordered_or_gave_no_result():
+    assert "trained for" not in markdown(document())
+    text = markdown(document(recovery=ORDERED, result=None))
+    assert "trained for" in text
+    assert "Without that" not in text

@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -19,13 +19,14 @@ from search.config import (
     GeneticConfig,
     Limits,
     Objective,
+    Recovery,
     SearchConfig,
     UniformConfig,
     VbmfConfig,
 )
 from search.confirmation import confirm
 from search.data.arrays import Arrays
-from search.evaluation import Evaluator, plan_key
+from search.evaluation import Evaluator, loss_on, plan_key
 from search.report import markdown
 from search.run import Cancelled, evidence, export, run_search, search_ranks
 from search.strategy import Candidate
@@ -328,8 +329,54 @@ def test_conditions_say_what_was_found(subject, table):
     assert condition.message == confirmed.sentence
 
 
+def test_recovered_candidates_are_the_networks_that_are_confirmed_and_saved(tmp_path):
+    recovery = Recovery(method="distil", max_epochs=1)
+    records = []
+    config = order(recovery=recovery)
+    result = search_ranks(small(), images(), config, SMALL_ARCHITECTURE, record=records.append)
+    document, subject = result.evidence, result.subject
+    assert document["recovery"] == asdict(recovery) | {
+        "samples": 72,
+        "left_out": 8,
+        "from_training": True,
+    }
+    told = document["result"]["recovery"]
+    assert told == subject.recovered(result.confirmation.plan).as_json() | {
+        "loss_before": told["loss_before"]
+    }
+    repaired = subject.repaired(result.confirmation.plan)
+    loss = loss_on(subject.confirmation, repaired, BUDGET)
+    assert told["loss_before"] == pytest.approx(100 * loss.value)
+    by_key = {record.key: record.measured["recovery"] for record in records}
+    kept = by_key[plan_key(result.confirmation.plan)]
+    assert {**kept, "loss_before": None} == {**told, "loss_before": None}
+    result.save(tmp_path, programs=())
+    x = subject.example
+    torch.testing.assert_close(load(tmp_path)(x), result.confirmation.model(x))
+    assert "Every network was trained" in (tmp_path / "report.md").read_text()
+
+
+def test_a_finalist_whose_weights_are_gone_is_recovered_again_and_judged_as_it_is_now():
+    config = order(recovery=Recovery(method="distil", max_epochs=1))
+    first, second = (
+        Subject.prepare(small(), images(), config, SMALL_ARCHITECTURE) for _ in range(2)
+    )
+    table = analyse(first, config, lambda *_: None)
+    found = run_search(first, table, config)
+    told = []
+    confirmed = confirm(second, table, config, found.candidates, lambda *said: told.append(said))
+    assert confirmed.verdict == "budget_met"
+    assert confirmed.model is second.assemble(confirmed.plan)
+    assert confirmed.measured["recovery"]["method"] == "distil"
+    judged = loss_on(second.confirmation, confirmed.model, BUDGET)
+    assert confirmed.measured["loss"]["value"] == pytest.approx(100 * judged.value)
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] <= 1
+
+
 def test_a_failed_candidate_is_counted_and_the_search_goes_on(subject, table, monkeypatch):
-    monkeypatch.setattr(type(subject), "assemble", lambda self, plan: torch.nn.Sequential(Broken()))
+    monkeypatch.setattr(type(subject), "assemble", lambda *_: torch.nn.Sequential(Broken()))
     found = run_search(subject, table, order())
     assert found.candidates
     assert all(math.isnan(c.costs.loss) for c in found.candidates)

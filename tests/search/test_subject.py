@@ -11,7 +11,7 @@ from compress.metric import Metric, MetricError, ModeMoments
 from compress.plan import Choice, Plan
 from compress.surgery import is_factorized
 from search import subject as subject_module
-from search.config import Budget, Limits, Objective, SearchConfig
+from search.config import Budget, ConfigError, Limits, Objective, Recovery, SearchConfig
 from search.data.arrays import Arrays
 from search.errors import DataError, DeviceError
 from search.subject import Subject, find_device
@@ -117,6 +117,73 @@ def test_the_network_assembled_last_is_not_assembled_again(model):
     assert again is not first
     x = subject.example
     assert torch.equal(again(x), first(x))
+
+
+DISTIL = Recovery(method="distil", max_epochs=1)
+ONE, OTHER, THIRD = (Plan({"conv3": Choice("svd", (rank,))}) for rank in (8, 4, 2))
+
+
+@pytest.fixture
+def distilled(model):
+    config = SearchConfig(budget=AGREEMENT, objective=Objective(device="cpu"), recovery=DISTIL)
+    return Subject.prepare(model, arrays(300, training=200), config, {})
+
+
+def test_what_is_assembled_is_recovered_where_that_is_ordered(distilled):
+    told = []
+    repaired = copy.deepcopy(distilled.repaired(ONE).state_dict())
+    found = distilled.assemble(ONE, lambda *said: told.append(said))
+    recovered = distilled.recovered(ONE)
+    assert recovered.method == "distil"
+    assert recovered.after < recovered.before
+    assert told[-1][1].startswith("recovery: epoch 1, ")
+    assert not torch.equal(found.conv3[0].weight, repaired["conv3.reduce.weight"])
+    again = distilled.repaired(ONE).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in repaired.items())
+
+
+def test_nothing_is_recovered_where_nothing_is_ordered(model):
+    subject = prepared(model, arrays(training=40))
+    subject.assemble(ONE)
+    assert subject.recovered(ONE) is None
+    assert subject.material is None
+
+
+def test_recovered_networks_are_kept_as_far_as_they_fit(distilled, monkeypatch):
+    first = distilled.assemble(ONE)
+    other = distilled.assemble(OTHER)
+    assert distilled.assemble(ONE) is first
+    assert distilled.assemble(OTHER) is other
+    size = sum(value.nbytes for value in first.state_dict().values())
+    distilled._assembled._most_bytes = 2 * size
+    third = distilled.assemble(THIRD)
+    assert distilled.assemble(OTHER) is other
+    assert distilled.assemble(THIRD) is third
+    before = distilled.recovered(ONE)
+    assert distilled.assemble(ONE) is not first  # which was the oldest, and is made anew
+    assert distilled.recovered(ONE) is not before
+
+
+def test_recovery_learns_from_the_training_samples_or_those_of_the_calibration(model, distilled):
+    assert distilled.material.is_training
+    assert len(distilled.material) + distilled.material.left_out == 200
+    config = SearchConfig(budget=AGREEMENT, objective=Objective(device="cpu"), recovery=DISTIL)
+    data = arrays(300)
+    subject = Subject.prepare(model, data, config, {})
+    assert not subject.material.is_training
+    assert len(subject.material) + subject.material.left_out == 60
+    calibration = {row.numpy().tobytes() for row in torch.cat(subject.calibration)}
+    seen = [*subject.material.judging(), next(subject.material.examples(torch.Generator()))]
+    for example in seen:
+        assert all(row.contiguous().numpy().tobytes() in calibration for row in example.inputs)
+
+
+def test_fine_tuning_without_labels_to_learn_from_is_refused(model):
+    config = SearchConfig(
+        budget=AGREEMENT, objective=Objective(device="cpu"), recovery=Recovery(method="finetune")
+    )
+    with pytest.raises(ConfigError, match="without train_labels: add them, or choose"):
+        Subject.prepare(model, arrays(training=40), config, {})
 
 
 def fixed():

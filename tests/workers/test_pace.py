@@ -47,6 +47,15 @@ def test_the_fraction_never_falls_on_the_way():
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
 
 
+def test_an_evaluation_under_way_counts_by_its_share():
+    counted = pace(4)
+    counted.evaluated(1.0)
+    begin, end = MILESTONES["searching"], MILESTONES["confirming"]
+    told = counted.as_json("searching", 0.5, "recovery: epoch 1")
+    assert told["fraction"] == pytest.approx(begin + (end - begin) * 1.5 / 4, abs=1e-4)
+    assert told["message"] == "recovery: epoch 1"
+
+
 def test_the_time_left_is_that_of_the_evaluations_to_come():
     counted = pace(10)
     assert counted.as_json("searching")["eta_seconds"] is None

@@ -18,7 +18,7 @@ from compress import artifact
 from compress.errors import CompressError, ExportError
 from compress.load import read_safetensors
 from search import analysis, confirmation, evaluation, subject
-from search.config import Budget, Limits
+from search.config import Budget, Limits, Recovery
 from search.evaluation import Evaluator
 from search.measurement import Race, Ratio, Timing
 from service.store import artifacts, candidates, datasets, events, models
@@ -124,6 +124,24 @@ def small_files(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_job_tells_of_its_recoveries_and_what_they_gave(house, monkeypatch):
+    monkeypatch.setattr(phases, "REPORT_SECONDS", 0.0)
+    recovery = Recovery(method="distil", max_epochs=1)
+    job_id = house.submit(order("conv2", "conv3", recovery=recovery))
+    house.carry_out()
+    with reading(house.sessions) as session:
+        told = [e.payload for e in events.of_job(session, job_id) if e.type == "progress"]
+    assert any(payload["message"].startswith("recovery: epoch 1, ") for payload in told)
+    fractions = [payload["fraction"] for payload in told]
+    assert fractions == sorted(fractions)
+    for row in stored(house, job_id):
+        assert row.measured["recovery"]["method"] == "distil"
+        assert row.measured["recovery"]["loss_before"] is not None
+    job = read(house.sessions, job_id)
+    assert job.verdict == "budget_met"
+    assert job.best["recovery"]["after"] <= job.best["recovery"]["before"]
 
 
 def test_a_job_goes_through_its_phases_and_leaves_its_result(house, tmp_path):
