@@ -9,9 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from httpx2 import HTTPError, get
 
 from compress.catalog import DEFAULT_METHODS
+from compress.program.read import read_program
 from service.settings import Settings
 from tests.acceptance.processes import ROOT, environment, running, until
 
@@ -68,7 +70,7 @@ def test_the_commands_work_as_they_stand(tmp_path):
 
 
 def test_the_ten_lines_of_python_are_a_program():
-    (program,) = PYTHON
+    _, program = PYTHON
     imports = [line for line in program.splitlines() if line.startswith("from ")]
     ours = [line for line in imports if not line.startswith("from mynetwork ")]
     script = "\n".join([*ours, f"compile({program!r}, 'README.md', 'exec')"])
@@ -76,6 +78,14 @@ def test_the_ten_lines_of_python_are_a_program():
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_the_three_lines_of_export_write_a_program(tmp_path, monkeypatch):
+    export, _ = PYTHON
+    monkeypatch.chdir(tmp_path)
+    model, x = torch.nn.Linear(4, 2), torch.randn(2, 4)
+    exec(export, {"torch": torch, "model": model, "x": x})
+    assert torch.equal(read_program("mine.pt2")(x), model(x))
 
 
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
