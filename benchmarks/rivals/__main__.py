@@ -1,0 +1,123 @@
+"""Rivals on the same network, data, device and budget: `python -m benchmarks.rivals`.
+
+Every entrant has the same number of evaluations, of the same choice table where it chooses ranks,
+and each evaluation the same samples and the same race against dense. What was evaluated once is
+kept in a journal: another rival that asks for it gets the same figures, and a run that was stopped
+goes on where it was. Chance is given several seeds. At the end the best network of each run is
+raced with those of all the others, and confirmed on images that served for nothing else.
+"""
+
+import argparse
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from benchmarks.record import RESULTS, ROOT, Record
+from benchmarks.rivals.case import CASES, Case
+from benchmarks.rivals.contest import Run, run
+from benchmarks.rivals.delivery import delivered
+from benchmarks.rivals.entrants import Entrant, entrants
+from benchmarks.rivals.journal import Journal
+from benchmarks.rivals.rows import marked, row
+from benchmarks.rivals.targets import targets
+from search.config import Runtime
+from search.errors import DataError
+from service.settings import Settings
+
+JOURNAL = ROOT / "benchmarks" / "journal"  # git ignores it
+PACKAGES = ("optuna", "torch-pruning", "fasterai", "onnxruntime")
+
+
+def main() -> None:
+    """Let all meet on every network that is there, and write the record."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    started_at, begun = datetime.now(UTC), time.monotonic()
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        if case.network not in arguments.networks:
+            continue
+        if not case.weights.exists():
+            print(f"{case.network} left out: no weights, see benchmarks/train.py", flush=True)
+            continue
+        try:
+            rows += _met(case, arguments)
+        except DataError as error:
+            print(f"{case.network} left out: {error}", flush=True)
+    record = Record(
+        command=_command(arguments),
+        threads=1,
+        n=arguments.seeds,
+        started_at=started_at,
+        seconds=time.monotonic() - begun,
+        rows=rows,
+        targets=targets(rows),
+        packages=PACKAGES,
+    )
+    for target in record.targets:
+        print(target.as_json())
+    print(record.write("rivals", arguments.out))
+
+
+def _met(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one network."""
+    name = f"{case.network}-{arguments.runtime}"
+    journal = Journal(arguments.journal / f"{name}.jsonl")
+    data_root = Settings.from_environment().data_root
+    subject, table = case.prepare(
+        data_root, arguments.runtime, arguments.journal / f"{name}.table.json"
+    )
+    ended: list[tuple[Entrant, list[Run]]] = []
+    for entrant in entrants(subject, table, journal):
+        seeds = range(arguments.seeds if entrant.is_random else 1)
+        runs = []
+        for seed in seeds:
+            runs.append(run(entrant.strategy(seed), entrant.evaluate, arguments.evaluations))
+            print(case.network, entrant.name, seed, _told(runs[-1]), len(journal), flush=True)
+        ended.append((entrant, runs))
+    networks = {
+        key: entrant.evaluate.network(each.best.point)
+        for entrant, runs in ended
+        for each in runs
+        if each.best is not None
+        for key in [f"{entrant.evaluate.name} {each.best.point}"]
+    }
+    found = delivered(subject, networks)
+    rows = []
+    for entrant, runs in ended:
+        bests = [each.best for each in runs]
+        given = [best and found[f"{entrant.evaluate.name} {best.point}"] for best in bests]
+        rows.append(row(case.network, entrant, runs, given))
+    return marked(rows, [runs for _, runs in ended])
+
+
+def _told(ended: Run) -> str:
+    speedup = ended.speedup_after(len(ended.candidates))
+    return f"{speedup:.3f}x in {len(ended.candidates)} evaluations, {ended.seconds:.0f} CPU s"
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    return (
+        f"python -m benchmarks.rivals --networks {' '.join(arguments.networks)} "
+        f"--evaluations {arguments.evaluations} --seeds {arguments.seeds} "
+        f"--runtime {arguments.runtime}"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__)
+    names = [case.network for case in CASES]
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--evaluations", type=int, default=100, help="of each run, at most")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of what draws by chance")
+    parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
+    parser.add_argument("--journal", type=Path, default=JOURNAL, help="folder of evaluations")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What the runs of an entrant on one network come to, as a row of the record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.rivals.contest import Run, median
+from benchmarks.rivals.delivery import Delivery
+from benchmarks.rivals.entrants import Entrant
+
+ANY_TIME = (1, 2, 5, 10, 20, 50, 100)  # evaluations after which the best so far is told
+TOLERANCE = 0.02  # of a speed-up: within it two are the same, as two timings of one network are
+MARKS = ("estimation", "genetic")  # whose speed-ups the others are held against
+
+Row = dict[str, Any]
+
+
+def row(
+    network: str, entrant: Entrant, runs: Sequence[Run], given: Sequence[Delivery | None]
+) -> Row:
+    """Medians over the seeds; a run that found nothing delivers the dense network.
+
+    Args:
+        network: by its name.
+        entrant: whose runs these are.
+        runs: one for each seed.
+        given: what each run delivered.
+    """
+    speedups = [each.speedup if each else 1.0 for each in given]
+    kept = [each for each in given if each and each.verdict == "budget_met"]
+    return {
+        "network": network,
+        "rival": entrant.name,
+        "kind": entrant.kind,
+        "seeds": len(runs),
+        "evaluations": median([float(len(each.candidates)) for each in runs]),
+        "seconds": round(median([each.seconds for each in runs]) or 0.0, 1),
+        "found": sum(each is not None for each in given),
+        "kept": len(kept),
+        "loss": median([100 * each.best.costs.loss for each in runs if each.best]),
+        "confirmed_loss": median([each.confirmation["value"] for each in given if each]),
+        "speedup": median(speedups),
+        "speedup_least": min(speedups),
+        "speedup_most": max(speedups),
+        "any_time": {str(n): median([each.speedup_after(n) for each in runs]) for n in ANY_TIME},
+    }
+
+
+def marked(rows: Sequence[Row], runs: Sequence[Sequence[Run]]) -> list[Row]:
+    """Rows of one network with the evaluations it took to be as fast as each of `MARKS`.
+
+    By the timings of the search, within `TOLERANCE`; the median over the seeds, None where most
+    never were. A mark that draws by chance counts by its median.
+    """
+    found = [dict(row) for row in rows]
+    for mark in MARKS:
+        ended = next(r for row, r in zip(rows, runs, strict=True) if row["rival"] == mark)
+        fastest = median([each.speedup_after(len(each.candidates)) for each in ended])
+        for row, each in zip(found, runs, strict=True):
+            asked = [a_run.evaluations_to((1 - TOLERANCE) * (fastest or 1.0)) for a_run in each]
+            row[f"to_{mark}"] = median(asked)
+            row[f"reached_{mark}"] = sum(one is not None for one in asked)
+    return found
