@@ -1,10 +1,11 @@
 """Rivals on the same network, data, device and budget: `python -m benchmarks.rivals`.
 
 Every entrant has the same number of evaluations, of the same choice table where it chooses ranks,
-and each evaluation the same samples and the same race against dense. What was evaluated once is
-kept in a journal: another rival that asks for it gets the same figures, and a run that was stopped
-goes on where it was. Chance is given several seeds. At the end the best network of each run is
-raced with those of all the others, and confirmed on images that served for nothing else.
+and each evaluation the same samples and the same race against dense, in CPU seconds. What was
+evaluated once is kept in a journal: another rival that asks for it gets the same figures, and a run
+that was stopped goes on where it was. Chance is given several seeds. At the end the best network
+of each run is raced with those of all the others, and confirmed on images that served for nothing
+else.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 
 from benchmarks.record import RESULTS, ROOT, Record
 from benchmarks.rivals.case import CASES, Case
+from benchmarks.rivals.clock import cpu_clock
 from benchmarks.rivals.contest import Run, run
 from benchmarks.rivals.delivery import delivered
 from benchmarks.rivals.entrants import Entrant, entrants
@@ -32,51 +34,50 @@ PACKAGES = ("optuna", "torch-pruning", "fasterai", "onnxruntime")
 
 
 def main() -> None:
-    """Let all meet on every network that is there, and write the record."""
+    """Let all meet on every network that is there, and write a record for each."""
     arguments = _arguments()
     torch.set_num_threads(1)
-    started_at, begun = datetime.now(UTC), time.monotonic()
-    rows: list[dict[str, Any]] = []
     for case in CASES:
-        if case.network not in arguments.networks:
+        if case.name not in arguments.networks:
             continue
         if not case.weights.exists():
-            print(f"{case.network} left out: no weights, see benchmarks/train.py", flush=True)
+            print(f"{case.name} left out: no weights, see benchmarks/train.py", flush=True)
             continue
+        started_at, begun = datetime.now(UTC), time.monotonic()
         try:
-            rows += _met(case, arguments)
+            with cpu_clock():
+                rows = _met(case, arguments)
         except DataError as error:
-            print(f"{case.network} left out: {error}", flush=True)
-    record = Record(
-        command=_command(arguments),
-        threads=1,
-        n=arguments.seeds,
-        started_at=started_at,
-        seconds=time.monotonic() - begun,
-        rows=rows,
-        targets=targets(rows),
-        packages=PACKAGES,
-    )
-    for target in record.targets:
-        print(target.as_json())
-    print(record.write("rivals", arguments.out))
+            print(f"{case.name} left out: {error}", flush=True)
+            continue
+        record = Record(
+            command=_command(case, arguments),
+            threads=1,
+            n=arguments.seeds,
+            started_at=started_at,
+            seconds=time.monotonic() - begun,
+            rows=rows,
+            targets=targets(rows),
+            packages=PACKAGES,
+        )
+        for target in record.targets:
+            print(target.as_json())
+        print(record.write(f"rivals-{case.name}", arguments.out), flush=True)
 
 
 def _met(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one network."""
-    name = f"{case.network}-{arguments.runtime}"
-    journal = Journal(arguments.journal / f"{name}.jsonl")
+    kept = arguments.journal / f"{case.name}-{arguments.runtime}"
+    journal = Journal(kept.with_suffix(".jsonl"))
     data_root = Settings.from_environment().data_root
-    subject, table = case.prepare(
-        data_root, arguments.runtime, arguments.journal / f"{name}.table.json"
-    )
+    subject, table = case.prepare(data_root, arguments.runtime, kept.with_suffix(".table.json"))
     ended: list[tuple[Entrant, list[Run]]] = []
     for entrant in entrants(subject, table, journal):
         seeds = range(arguments.seeds if entrant.is_random else 1)
         runs = []
         for seed in seeds:
             runs.append(run(entrant.strategy(seed), entrant.evaluate, arguments.evaluations))
-            print(case.network, entrant.name, seed, _told(runs[-1]), len(journal), flush=True)
+            print(case.name, entrant.name, seed, _told(runs[-1]), len(journal), flush=True)
         ended.append((entrant, runs))
     networks = {
         key: entrant.evaluate.network(each.best.point)
@@ -90,7 +91,8 @@ def _met(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for entrant, runs in ended:
         bests = [each.best for each in runs]
         given = [best and found[f"{entrant.evaluate.name} {best.point}"] for best in bests]
-        rows.append(row(case.network, entrant, runs, given))
+        who = {"network": case.network, "rival": entrant.name, "kind": entrant.kind}
+        rows.append(row(who, runs, given))
     return marked(rows, [runs for _, runs in ended])
 
 
@@ -99,23 +101,23 @@ def _told(ended: Run) -> str:
     return f"{speedup:.3f}x in {len(ended.candidates)} evaluations, {ended.seconds:.0f} CPU s"
 
 
-def _command(arguments: argparse.Namespace) -> str:
+def _command(case: Case, arguments: argparse.Namespace) -> str:
     return (
-        f"python -m benchmarks.rivals --networks {' '.join(arguments.networks)} "
+        f"make bench-rivals ARGUMENTS='--networks {case.name} "
         f"--evaluations {arguments.evaluations} --seeds {arguments.seeds} "
-        f"--runtime {arguments.runtime}"
+        f"--runtime {arguments.runtime}'"
     )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__)
-    names = [case.network for case in CASES]
+    names = [case.name for case in CASES]
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
     parser.add_argument("--evaluations", type=int, default=100, help="of each run, at most")
     parser.add_argument("--seeds", type=int, default=5, help="runs of what draws by chance")
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--journal", type=Path, default=JOURNAL, help="folder of evaluations")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser.parse_args()
 
 

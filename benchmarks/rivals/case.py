@@ -27,6 +27,8 @@ REPAIR_IMAGES = 64  # a quarter of a job's: repair is most of an evaluation, the
 class Case:
     """A trained network, and the points of top-1 accuracy that it may lose."""
 
+    name: str
+    """Of the record: rivals-NAME."""
     network: str
     data: str
     max_loss: float
@@ -85,10 +87,11 @@ class Case:
         return replace(arrays, inputs=inputs, labels=arrays.labels[chosen])
 
 
+# Budgets so tight that the smallest choices together do not keep them.
 CASES = (
-    Case("digits_cnn", "digits", 1.0),
-    Case("song_mnist", "mnist", 0.5),
-    Case("song_cifar", "cifar10", 1.0, images=2500),
-    Case("resnet20", "cifar10", 1.0, images=2500),
-    Case("vgg8", "cifar10", 1.0, images=2500),
+    Case("digits", "digits_cnn", "digits", 0.5),
+    Case("mnist", "song_mnist", "mnist", 0.1),
+    Case("cifar", "song_cifar", "cifar10", 1.0, images=2500),
+    Case("resnet", "resnet20", "cifar10", 1.0, images=2500),
+    Case("vgg", "vgg8", "cifar10", 1.0, images=2500),
 )

@@ -49,4 +49,4 @@ class Journal:
         self._known[key] = entry
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a") as lines:
-            lines.write(json.dumps({"key": key} | entry) + "\n")
+            lines.write("\n" + json.dumps({"key": key} | entry))  # whatever was cut off before

@@ -1,11 +1,10 @@
 """What the runs of an entrant on one network come to, as a row of the record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.rivals.contest import Run, median
 from benchmarks.rivals.delivery import Delivery
-from benchmarks.rivals.entrants import Entrant
 
 ANY_TIME = (1, 2, 5, 10, 20, 50, 100)  # evaluations after which the best so far is told
 TOLERANCE = 0.02  # of a speed-up: within it two are the same, as two timings of one network are
@@ -14,23 +13,18 @@ MARKS = ("estimation", "genetic")  # whose speed-ups the others are held against
 Row = dict[str, Any]
 
 
-def row(
-    network: str, entrant: Entrant, runs: Sequence[Run], given: Sequence[Delivery | None]
-) -> Row:
+def row(who: Mapping[str, str], runs: Sequence[Run], given: Sequence[Delivery | None]) -> Row:
     """Medians over the seeds; a run that found nothing delivers the dense network.
 
     Args:
-        network: by its name.
-        entrant: whose runs these are.
+        who: network, rival, and kind of rival.
         runs: one for each seed.
         given: what each run delivered.
     """
     speedups = [each.speedup if each else 1.0 for each in given]
     kept = [each for each in given if each and each.verdict == "budget_met"]
     return {
-        "network": network,
-        "rival": entrant.name,
-        "kind": entrant.kind,
+        **who,
         "seeds": len(runs),
         "evaluations": median([float(len(each.candidates)) for each in runs]),
         "seconds": round(median([each.seconds for each in runs]) or 0.0, 1),
@@ -56,7 +50,7 @@ def marked(rows: Sequence[Row], runs: Sequence[Sequence[Run]]) -> list[Row]:
         ended = next(r for row, r in zip(rows, runs, strict=True) if row["rival"] == mark)
         fastest = median([each.speedup_after(len(each.candidates)) for each in ended])
         for row, each in zip(found, runs, strict=True):
-            asked = [a_run.evaluations_to((1 - TOLERANCE) * (fastest or 1.0)) for a_run in each]
+            asked = [one.evaluations_to((1 - TOLERANCE) * (fastest or 1.0)) for one in each]
             row[f"to_{mark}"] = median(asked)
-            row[f"reached_{mark}"] = sum(one is not None for one in asked)
+            row[f"reached_{mark}"] = sum(count is not None for count in asked)
     return found
