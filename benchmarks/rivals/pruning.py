@@ -22,8 +22,12 @@ EMPHASIS = 1.5  # exponent of what a layer can bear
 
 def prunable(subject: Subject) -> list[str]:
     """Names of the layers with outputs to prune: all but the last, whose outputs are answers."""
+    return _layers(subject)[:-1]
+
+
+def _layers(subject: Subject) -> list[str]:
     names = [layer.name for layer in subject.layers if layer.shape is not None]
-    return [name for name in subject.traces if name in names][:-1]
+    return [name for name in subject.traces if name in names]
 
 
 def build(subject: Subject, point: Point) -> nn.Module:
@@ -34,14 +38,13 @@ def build(subject: Subject, point: Point) -> nn.Module:
         for name, steps in zip(prunable(subject), point, strict=True)
         if steps
     }
-    answers = [each for each in subject.layers if each.name not in prunable(subject)]
     torch_pruning.pruner.MetaPruner(
         network,
         subject.example,
         importance=torch_pruning.importance.GroupMagnitudeImportance(),
         pruning_ratio=0.0,
         pruning_ratio_dict=ratios,
-        ignored_layers=[network.get_submodule(each.name) for each in answers],
+        ignored_layers=[network.get_submodule(_layers(subject)[-1])],
         round_to=4,
     ).step()
     return recalibrated(subject, network)
