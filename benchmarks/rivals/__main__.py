@@ -3,9 +3,9 @@
 Every entrant has the same number of evaluations, of the same choice table where it chooses ranks,
 and each evaluation the same samples and the same race against dense, in CPU seconds. What was
 evaluated once is kept in a journal: another rival that asks for it gets the same figures, and a run
-that was stopped goes on where it was. Chance is given several seeds. At the end the best network
-of each run is raced with those of all the others, and confirmed on images that served for nothing
-else.
+that was stopped goes on where it was. Chance is given several seeds. At the end the fastest three
+of each run meet those of all the others in one race; the fastest there is what the run delivers,
+and is confirmed on images that served for nothing else.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from benchmarks.rivals.rows import marked, row
 from benchmarks.rivals.targets import targets
 from search.config import Runtime
 from search.errors import DataError
+from search.strategy import Candidate
 from service.settings import Settings
 
 JOURNAL = ROOT / "benchmarks" / "journal"  # git ignores it
@@ -80,20 +81,23 @@ def _met(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             print(case.name, entrant.name, seed, _told(runs[-1]), len(journal), flush=True)
         ended.append((entrant, runs))
     networks = {
-        key: entrant.evaluate.network(each.best.point)
+        _key(entrant, finalist): entrant.evaluate.network(finalist.point)
         for entrant, runs in ended
         for each in runs
-        if each.best is not None
-        for key in [f"{entrant.evaluate.name} {each.best.point}"]
+        for finalist in each.finalists
     }
     found = delivered(subject, networks)
     rows = []
     for entrant, runs in ended:
-        bests = [each.best for each in runs]
-        given = [best and found[f"{entrant.evaluate.name} {best.point}"] for best in bests]
+        options = [[(c, found[_key(entrant, c)]) for c in each.finalists] for each in runs]
+        given = [max(each, key=lambda one: one[1].speedup, default=None) for each in options]
         who = {"network": case.network, "rival": entrant.name, "kind": entrant.kind}
         rows.append(row(who, runs, given))
     return marked(rows, [runs for _, runs in ended])
+
+
+def _key(entrant: Entrant, candidate: Candidate) -> str:
+    return f"{entrant.evaluate.name} {candidate.point}"
 
 
 def _told(ended: Run) -> str:

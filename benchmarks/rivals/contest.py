@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from search.confirmation import RACING
 from search.strategy import Candidate, Costs, Point, Strategy, best
 
 Evaluated = tuple[Costs, float]
@@ -19,9 +20,10 @@ class Run:
     """CPU seconds: of the evaluations when they were first made, and of the rival's own sums."""
 
     @property
-    def best(self) -> Candidate | None:
-        """The fastest that keeps the budget."""
-        return best(self.candidates)
+    def finalists(self) -> list[Candidate]:
+        """The fastest that keep the budget, as many as the product races before it delivers."""
+        feasible = [c for c in self.candidates if c.costs.is_feasible]
+        return sorted(feasible, key=lambda c: (c.costs.time_share, c.costs.loss))[:RACING]
 
     def speedup_after(self, evaluations: int) -> float:
         """Of the fastest among the first candidates that keeps the budget; 1 without any."""

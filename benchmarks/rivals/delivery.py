@@ -1,4 +1,4 @@
-"""What each run delivers: its best network, raced with all the others' in one race."""
+"""What runs deliver: the finalists of all of them, raced in one race."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,9 @@ SECONDS_EACH = 2.0  # of the race, for every network in it
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A network that was delivered."""
+    """A network that could be delivered."""
 
     speedup: float
-    speedup_low: float
-    speedup_high: float
     confirmation: Mapping[str, Any]
     """Its loss on images that served for nothing else, JSON as in `search.evaluation`."""
     verdict: str
@@ -47,8 +45,6 @@ def delivered(subject: Subject, networks: Mapping[str, nn.Module]) -> dict[str, 
         is_kept = loss.violation(allowed) <= 0
         found[name] = Delivery(
             speedup=1 / ratio.median,
-            speedup_low=1 / ratio.high,
-            speedup_high=1 / ratio.low,
             confirmation=shown_loss(budget, loss, allowed),
             verdict="no_gain" if ratio.high >= 1 else "budget_met" if is_kept else "budget_missed",
         )

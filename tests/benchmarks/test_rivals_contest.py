@@ -44,7 +44,7 @@ def test_a_run_ends_with_its_evaluations_in_the_middle_of_an_ask():
     assert [c.point for c in ended.candidates] == [(i,) for i in range(6)]
     assert [c.point for c in strategy.told] == [(i,) for i in range(6)]
     assert 60.0 <= ended.seconds < 61.0
-    assert ended.best == Candidate((5,), costs(1 / 6))
+    assert [c.point for c in ended.finalists] == [(5,), (4,), (3,)]
 
 
 def test_a_run_ends_when_nothing_is_asked():
@@ -56,6 +56,10 @@ def test_the_best_any_time_keeps_the_budget():
     assert RUN.evaluations_to(1.0) == 1
     assert RUN.evaluations_to(2.0) == 3
     assert RUN.evaluations_to(2.1) is None
+
+
+def test_what_breaks_the_budget_is_no_finalist():
+    assert [c.point for c in RUN.finalists] == [(2,), (3,), (0,)]
 
 
 def test_a_network_slower_than_dense_is_no_gain():

@@ -16,8 +16,10 @@ def run_of(*time_shares, seconds=1.0):
     return Run([Candidate((i,), each) for i, each in enumerate(costs)], seconds)
 
 
-def delivery(speedup, verdict="budget_met"):
-    return Delivery(speedup, speedup - 0.1, speedup + 0.1, {"value": 0.5}, verdict)
+def delivered(run, verdict):
+    """The first finalist."""
+    finalist = run.finalists[0]
+    return finalist, Delivery(1 / finalist.costs.time_share, {"value": 0.5}, verdict)
 
 
 def who(rival, kind):
@@ -40,9 +42,7 @@ def rows():
         row(
             who(name, KINDS.get(name, "recipe")),
             runs,
-            [
-                delivery(1 / run.best.costs.time_share, VERDICTS[name in KINDS]) for run in runs
-            ],
+            [delivered(run, VERDICTS[name in KINDS]) for run in runs],
         )
         for name, runs in RUNS.items()
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_run_without_a_network_delivers_dense():
 
 def test_evaluations_to_a_mark_allow_for_the_noise_of_a_timing(rows):
     assert rows["estimation"]["to_estimation"] == 2
-    assert rows["plain DEAP"]["to_estimation"] == 3  # 1 / 0.505 is within 2 % of 1 / 0.5
+    assert rows["plain DEAP"]["to_estimation"] == 3  # 1 / 0.505 is within 5 % of 1 / 0.5
     assert rows["plain DEAP"]["reached_estimation"] == 2
     assert rows["plain DEAP"]["to_genetic"] is None
     assert rows["genetic"]["to_estimation"] == 1
