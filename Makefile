@@ -20,9 +20,12 @@ help: ## print the targets
 
 install: .venv/installed ## build .venv from requirements.lock
 
+# All but bench, whose packages are the rivals' own and bring a hundred more.
+EXTRAS := service worker onnx openvino timm dev
+
 lock: ## resolve pyproject.toml anew into requirements.lock
 	UV=$$(command -v uv || echo $(BIN)/uv); \
-		$$UV pip compile --quiet --universal --all-extras --no-header --no-annotate \
+		$$UV pip compile --quiet --universal $(EXTRAS:%=--extra %) --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 
 demo: install ## the whole path on this machine: DATA=digits (default) or DATA=mnist
@@ -45,6 +48,11 @@ format: install ## format and mend what ruff can mend
 bench-promise: install ## how often a promise is broken, over thousands of searches
 	@$(BIN)/python -m benchmarks.promise
 
+bench-rivals: install ## ours and others' ways to choose ranks, on the same networks
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+		$$UV pip install --quiet --python $(BIN)/python -c requirements.lock -e '.[bench]'
+	@$(BIN)/python -m benchmarks.rivals $(ARGUMENTS)
+
 results: install ## write the pages that are made: tables from benchmarks/results, supported layers
 	@$(BIN)/python -m benchmarks.tables
 	@$(BIN)/python -m benchmarks.support
@@ -52,4 +60,4 @@ results: install ## write the pages that are made: tables from benchmarks/result
 bench-formats: install ## networks in as .pt2, out in all forms: half an hour; OLDER=python of torch 2.11
 	@$(BIN)/python -m benchmarks.formats $(if $(OLDER),--older $(OLDER))
 
-.PHONY: help install lock demo test check format results bench-formats bench-promise
+.PHONY: help install lock demo test check format results bench-formats bench-promise bench-rivals

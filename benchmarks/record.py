@@ -59,14 +59,18 @@ class Record:
     seconds: float
     rows: Sequence[Mapping[str, Any]]
     targets: Sequence[Target]
+    packages: Sequence[str] = ()
+    """More of which the version matters."""
 
     def write(self, name: str, folder: Path = RESULTS) -> Path:
         """Write `name`.json, or `name`-cuda.json where a GPU did the work."""
-        found = hardware()
-        document = asdict(self) | {
+        found, packages = hardware(), (*PACKAGES, *self.packages)
+        document = asdict(self)
+        del document["packages"]
+        document |= {
             "commit": commit(),
             "hardware": found,
-            "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
             "started_at": self.started_at.astimezone(UTC).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 1),
             "targets": [target.as_json() for target in self.targets],

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import decompose_tables
 from benchmarks.record import RESULTS, ROOT
+from benchmarks.rivals import tables as rivals_tables
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 PLACE = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,6 +29,10 @@ DEMO_HEADINGS = (
     "seconds",
     "verdict",
 )
+
+# Beginning of a record's name -> what there are n of, where it is not rounds of a race.
+REPEATED = {"rivals-": "runs of what draws by chance"}
+ROUNDS = "interleaved rounds"
 
 # Record -> the fields of its rows that make a table as they are.
 FIELDS = {
@@ -84,6 +89,8 @@ def section(name: str) -> str:
     rows = record["rows"]
     if name == "decompose":
         found = decompose_tables.tables(rows)
+    elif name.startswith("rivals-"):
+        found = rivals_tables.tables(rows)
     elif name in FIELDS:
         fields = FIELDS[name]
         found = [(fields, [tuple(_told(row[field]) for field in fields) for row in rows])]
@@ -93,7 +100,7 @@ def section(name: str) -> str:
     for headings, cells in found:
         lines += ["| " + " | ".join(row) + " |" for row in (headings, ("---",) * len(headings))]
         lines += [*("| " + " | ".join(row) + " |" for row in cells), ""]
-    lines += [_circumstances(record)]
+    lines += [_circumstances(name, record)]
     for target in record["targets"]:
         if not target["met"]:
             lines += [
@@ -133,10 +140,11 @@ def _told(value: Any) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _circumstances(record: Mapping[str, Any]) -> str:
+def _circumstances(name: str, record: Mapping[str, Any]) -> str:
     hardware, versions = record["hardware"], record["versions"]
     where = hardware.get("gpu") or hardware["processor"]
-    rounds = f"n = {record['n']} interleaved rounds; " if record["n"] > 1 else ""
+    repeated = next((n for start, n in REPEATED.items() if name.startswith(start)), ROUNDS)
+    rounds = f"n = {record['n']} {repeated}; " if record["n"] > 1 else ""
     return (
         f"{where}, {hardware['cores']} cores, {record['threads']} thread; torch "
         f"{versions['torch']}; {rounds}"

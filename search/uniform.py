@@ -1,7 +1,8 @@
 """The same parameter share in every layer."""
 
 from search.config import UniformConfig
-from search.strategy import Candidate, Costs, Point
+from search.ladder import LadderSearch
+from search.strategy import Point
 from search.table import ChoiceTable, LayerRow
 
 
@@ -32,23 +33,8 @@ def _within(layer: LayerRow, parameters: float) -> int:
     return max(range(1, len(layer.choices)), key=order)
 
 
-class UniformSearch:
-    """Bisect the share: the least one that keeps the budget. One point an ask."""
+class UniformSearch(LadderSearch):
+    """Bisect the share: the least one that keeps the budget."""
 
     def __init__(self, table: ChoiceTable, config: UniformConfig) -> None:
-        self._max_evaluations = config.max_evaluations
-        self._points = uniform_points(table)
-        self._told: dict[Point, Costs] = {}
-
-    def ask(self) -> list[Point]:
-        low, high = 0, len(self._points)  # the least share that keeps the budget is in low:high
-        while low < high and len(self._told) < self._max_evaluations:
-            middle = (low + high) // 2
-            costs = self._told.get(self._points[middle])
-            if costs is None:
-                return [self._points[middle]]
-            low, high = (low, middle) if costs.is_feasible else (middle + 1, high)
-        return []
-
-    def tell(self, candidates: list[Candidate]) -> None:
-        self._told.update((candidate.point, candidate.costs) for candidate in candidates)
+        super().__init__(uniform_points(table), config.max_evaluations)
