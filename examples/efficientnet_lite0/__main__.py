@@ -24,7 +24,7 @@ from compress.architectures import build, describe
 from examples.efficientnet_lite0.package import install, own_network, read_weights
 from examples.efficientnet_lite0.pictures import DECLARATION, SIDE, archive_of, offline_archive
 from examples.efficientnet_lite0.renaming import renamed
-from search.config import Budget, Objective, Runtime, SearchConfig
+from search.config import Budget, Objective, Recovery, Runtime, SearchConfig
 from search.data.files import read_arrays
 from search.local import save
 from search.run import Result, search_ranks
@@ -60,6 +60,10 @@ def main() -> None:
         rows.append(row)
         targets.append(Target(f"verdict in {runtime}", "==", "budget_met", row["verdict"]))
     options = [f"--max-loss {arguments.max_loss:g}", f"--batch {arguments.batch}"]
+    if arguments.recover != "none":
+        options.append(
+            f"--recover {arguments.recover} --recover-seconds {arguments.recover_seconds:g}"
+        )
     record = Record(
         command=" ".join(["python -m examples.efficientnet_lite0", *options]),
         threads=1,
@@ -127,7 +131,8 @@ def _compressed(model: nn.Module, arguments: argparse.Namespace, runtime: Runtim
         else:
             count = offline_archive(Settings.from_environment().data_root, archive)
         print(f"{count} pictures, {runtime}", flush=True)
-        config = SearchConfig(budget=budget, objective=objective)
+        recovery = Recovery(method=arguments.recover, max_seconds=arguments.recover_seconds)
+        config = SearchConfig(budget=budget, objective=objective, recovery=recovery)
         arrays = read_arrays(archive, DECLARATION)
         return search_ranks(model, arrays, config, describe(NAME), report=_report)
 
@@ -141,6 +146,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", metavar="FOLDER", help=f"by default {OFFLINE}")
     parser.add_argument("--max-loss", type=float, default=5.0, help="points of agreement")
     parser.add_argument("--batch", type=int, default=1, help="batch size that is timed")
+    parser.add_argument("--recover", default="none", choices=("none", "distil"))
+    parser.add_argument("--recover-seconds", type=float, default=60.0, help="of a candidate")
     parser.add_argument("--runtimes", nargs="+", default=["onnxruntime"], choices=get_args(Runtime))
     parser.add_argument("--folder", type=Path, default=Path("build/efficientnet_lite0"))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
