@@ -78,7 +78,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs; one that is dead and not yet buried does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:  # no such file, or none any more once it was opened
         return False
 
 
