@@ -10,7 +10,7 @@ from compress.torch_archive import check_torch_archive
 from compress.zip_directory import MAGIC
 from service.problems import ProblemError
 from service.refusals import refusals
-from service.safetensors_file import read_header
+from service.safetensors_file import looks_like_safetensors, read_header
 
 # Statistics that a network keeps beside what it learned; they are no parameters.
 BUFFERS = ("running_mean", "running_var")
@@ -74,7 +74,7 @@ def _is_onnx(path: Path) -> bool:
     """By the tag of its version, which safetensors may begin with too, but for their brace."""
     with path.open("rb") as file:
         start = file.read(9)
-    return start[:1] == b"\x08" and start[8:] != b"{"
+    return start[:1] == b"\x08" and not looks_like_safetensors(start)
 
 
 def _is_zip(path: Path) -> bool:

@@ -5,7 +5,6 @@ are its tensors read. `torch.export.load` runs what a crafted archive holds, in 
 """
 
 from pathlib import Path
-from typing import Final
 
 from torch._subclasses import FakeTensorMode
 
@@ -18,8 +17,7 @@ from compress.program.state import read_state
 from compress.program.steps import Program
 from compress.program.tensors import blank, load
 from compress.program.trial import MAX_ACTIVATION_BYTES, run, try_out
-
-ZIP: Final = b"PK\3\4"
+from compress.zip_directory import MAGIC
 
 
 def read_program(path: str | Path, *, max_activation_bytes: int = MAX_ACTIVATION_BYTES) -> Program:
@@ -73,7 +71,7 @@ def examine(path: str | Path) -> ProgramReport:
 def _read_any(path: str | Path) -> tuple[Program, Graph, int]:
     """As `_read`; what does not begin as a zip archive does is ONNX."""
     with Path(path).open("rb") as file:
-        is_archive = file.read(len(ZIP)) == ZIP
+        is_archive = file.read(len(MAGIC)) == MAGIC
     if is_archive:
         return _read(path, MAX_ACTIVATION_BYTES)
     try:
