@@ -106,7 +106,7 @@ class Subject:
         self.material = material  # that candidates are trained on, if they are
         self._reference: Reference | None = None
         self._repaired = Kept(most_bytes=0)
-        self._assembled = Kept(most_bytes=KEPT_BYTES if material else 0)
+        self._assembled = Kept(most_bytes=KEPT_BYTES if material is not None else 0)
         self._recovered: dict[str, Recovered] = {}
 
     @classmethod
@@ -195,8 +195,10 @@ class Subject:
         """
         kept = self._assembled.get(plan)
         if kept is None:
-            kept = copy.deepcopy(self.repaired(plan))
-            if self.material is not None:
+            if self.material is None:
+                kept = self._mended(plan)
+            else:
+                kept = copy.deepcopy(self.repaired(plan))
                 self._recovered[plan.to_json()] = recover_(
                     kept,
                     self.material,
@@ -216,19 +218,19 @@ class Subject:
     def repaired(self, plan: Plan) -> nn.Module:
         """The dense network with the plan's layers factorised, and repaired; in eval mode.
 
-        What `assemble` begins with: likewise kept, and to be left as it is.
+        What recovery begins with: the last one is kept, and to be left as it is.
 
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
         kept = self._repaired.get(plan)
         if kept is None:
-            kept = self._factorised(plan)
-            repair_(kept, plan, self._reference_for(plan))
+            kept = self._mended(plan)
             self._repaired.put(plan, kept)
         return kept
 
-    def _factorised(self, plan: Plan) -> nn.Module:
+    def _mended(self, plan: Plan) -> nn.Module:
+        """A network of its own: factorised and repaired."""
         unknown = [name for name, choice in plan if not self.factors.known(name, choice)]
         self.factors.collect(unknown)
         model = copy.deepcopy(self.dense)
@@ -243,6 +245,7 @@ class Subject:
                 for name, choice in plan
             },
         )
+        repair_(model, plan, self._reference_for(plan))
         return model
 
     def _simplify_(self, model: nn.Module) -> Simplification:
