@@ -109,22 +109,10 @@ class Evaluator:
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
         model = subject.assemble(plan, self._report)
-        loss = loss_on(subject.search, model, budget, stop_early=True)
-        allowed = allowed_on(subject.search, budget)
-        timed = race(
-            {"dense": subject.opponent, "candidate": model},
-            subject.example,
-            runtime=subject.runtime,
-            seconds=RACE_SECONDS,
-            layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
-        )
         parameters = self._table.parameters(point)
-        costs = Costs(
-            loss=loss.value,
-            violation=loss.violation(allowed),
-            time_share=timed.ratios["candidate"].median,
-            parameter_share=parameters / self._table.dense_parameters,
-        )
+        share = parameters / self._table.dense_parameters
+        costs, loss, timed = judged(subject, model, budget, share)
+        allowed = allowed_on(subject.search, budget)
         measured = {
             "loss": shown_loss(budget, loss, allowed),
             "recovery": shown_recovery(subject, subject.search, plan, stop_early=True),
@@ -133,6 +121,31 @@ class Evaluator:
             **shown_race(timed, "candidate"),
         }
         return costs, measured
+
+
+def judged(
+    subject: Subject, model: nn.Module, budget: Budget, parameter_share: float
+) -> tuple[Costs, LossEstimate, Race]:
+    """The costs of a network, of its loss on the search split and its race against dense.
+
+    Raises:
+        AnswerError: as `loss_on`.
+    """
+    loss = loss_on(subject.search, model, budget, stop_early=True)
+    timed = race(
+        {"dense": subject.opponent, "candidate": model},
+        subject.example,
+        runtime=subject.runtime,
+        seconds=RACE_SECONDS,
+        layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
+    )
+    costs = Costs(
+        loss=loss.value,
+        violation=loss.violation(allowed_on(subject.search, budget)),
+        time_share=timed.ratios["candidate"].median,
+        parameter_share=parameter_share,
+    )
+    return costs, loss, timed
 
 
 def loss_on(

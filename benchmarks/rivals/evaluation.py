@@ -7,9 +7,8 @@ from torch import nn
 
 from benchmarks.rivals.contest import Evaluated
 from benchmarks.rivals.journal import Journal
-from search.evaluation import FAILED, RACE_SECONDS, AnswerError, Evaluator, allowed_on, loss_on
+from search.evaluation import FAILED, AnswerError, Evaluator, judged
 from search.evaluation import plan_key as key_of
-from search.measurement import race
 from search.strategy import Costs, Point
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -84,19 +83,7 @@ def costs_of(subject: Subject, network: nn.Module) -> Costs:
     Raises:
         AnswerError: an answer is not finite.
     """
-    budget = subject.config.budget
-    loss = loss_on(subject.search, network, budget, stop_early=True)
-    timed = race(
-        {"dense": subject.opponent, "candidate": network},
-        subject.example,
-        runtime=subject.runtime,
-        seconds=RACE_SECONDS,
-        layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
-    )
     parameters = sum(weight.numel() for weight in network.parameters())
-    return Costs(
-        loss=loss.value,
-        violation=loss.violation(allowed_on(subject.search, budget)),
-        time_share=timed.ratios["candidate"].median,
-        parameter_share=parameters / subject.parameters,
-    )
+    share = parameters / subject.parameters
+    costs, _, _ = judged(subject, network, subject.config.budget, share)
+    return costs

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.rivals import clock, delivery, evaluation, jacobgil
+from benchmarks.rivals import clock, delivery, jacobgil
 from benchmarks.rivals.clock import cpu_clock
 from benchmarks.rivals.delivery import delivered
 from benchmarks.rivals.energy import energies_of
@@ -30,7 +30,7 @@ from tests.search.tables import row
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
     monkeypatch.setattr(analysis, "time_layers", weighed_layers)
-    for module in (subject_module, search_evaluation, evaluation, delivery):
+    for module in (subject_module, search_evaluation, delivery):
         monkeypatch.setattr(module, "race", weighed_race)
 
 
