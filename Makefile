@@ -48,10 +48,18 @@ format: install ## format and mend what ruff can mend
 bench-promise: install ## how often a promise is broken, over thousands of searches
 	@$(BIN)/python -m benchmarks.promise
 
-bench-rivals: install ## ours and others' ways to choose ranks, on the same networks
+rivals: install
 	@UV=$$(command -v uv || echo $(BIN)/uv); \
 		$$UV pip install --quiet --python $(BIN)/python -c requirements.lock -e '.[bench]'
+
+bench-rivals: rivals ## ours and others' ways to choose ranks, on the same networks
 	@$(BIN)/python -m benchmarks.rivals $(ARGUMENTS)
+
+bench-paper: rivals ## the tables of Song et al. 2021, ours, and two networks of today: hours
+	@$(BIN)/python -m benchmarks.paper $(ARGUMENTS)
+
+bench-noise: install ## identical networks raced against each other
+	@$(BIN)/python -m benchmarks.noise $(ARGUMENTS)
 
 results: install ## write the pages that are made: tables from benchmarks/results, supported layers
 	@$(BIN)/python -m benchmarks.tables
@@ -60,4 +68,5 @@ results: install ## write the pages that are made: tables from benchmarks/result
 bench-formats: install ## networks in as .pt2, out in all forms: half an hour; OLDER=python of torch 2.11
 	@$(BIN)/python -m benchmarks.formats $(if $(OLDER),--older $(OLDER))
 
-.PHONY: help install lock demo test check format results bench-formats bench-promise bench-rivals
+.PHONY: help install lock demo test check format results rivals bench-formats bench-noise \
+	bench-paper bench-promise bench-rivals

@@ -6,12 +6,16 @@ stands between them is written from benchmarks/results/NAME.json and never by ha
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks import decompose_tables
+from benchmarks.paper import tables as paper_tables
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.rivals import tables as rivals_tables
+
+Tables = list[tuple[tuple[str, ...], list[tuple[str, ...]]]]
+"""Headings, and the cells of each row."""
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 PLACE = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -31,8 +35,15 @@ DEMO_HEADINGS = (
 )
 
 # Beginning of a record's name -> what there are n of, where it is not rounds of a race.
-REPEATED = {"rivals-": "runs of what draws by chance"}
+REPEATED = {"rivals-": "runs of what draws by chance", "noise": "races of each row"}
 ROUNDS = "interleaved rounds"
+
+# Beginning of a record's name -> what makes its tables.
+TABLES: dict[str, Callable[[list[dict[str, Any]]], Tables]] = {
+    "decompose": decompose_tables.tables,
+    "paper-": paper_tables.tables,
+    "rivals-": rivals_tables.tables,
+}
 
 # Record -> the fields of its rows that make a table as they are.
 FIELDS = {
@@ -60,6 +71,10 @@ FIELDS = {
         "largest_mb",
     ),
     "mutation": ("file", "was", "becomes", "killed"),
+    "noise": (
+        *("network", "runtime", "batch", "races", "called_faster", "called_slower"),
+        *("least", "greatest", "half_width"),
+    ),
     "promise": (
         *("setting", "strategy", "searches", "met", "broken", "broken_share"),
         *("broken_share_at_most", "broken_of_met", "speedup", "best_speedup", "evaluations"),
@@ -87,10 +102,9 @@ def section(name: str) -> str:
         return "(not measured yet)\n"
     record = json.loads(path.read_text())
     rows = record["rows"]
-    if name == "decompose":
-        found = decompose_tables.tables(rows)
-    elif name.startswith("rivals-"):
-        found = rivals_tables.tables(rows)
+    made = next((make for start, make in TABLES.items() if name.startswith(start)), None)
+    if made is not None:
+        found = made(rows)
     elif name in FIELDS:
         fields = FIELDS[name]
         found = [(fields, [tuple(_told(row[field]) for field in fields) for row in rows])]

@@ -17,12 +17,12 @@ from typing import Any, get_args
 import torch
 
 from benchmarks.record import RESULTS, ROOT, Record
-from benchmarks.rivals.case import CASES, Case
 from benchmarks.rivals.clock import cpu_clock
 from benchmarks.rivals.contest import Run, run
 from benchmarks.rivals.delivery import delivered
 from benchmarks.rivals.entrants import Entrant, entrants
 from benchmarks.rivals.journal import Journal
+from benchmarks.rivals.meeting import MEETINGS, Meeting
 from benchmarks.rivals.rows import marked, row
 from benchmarks.rivals.targets import targets
 from search.config import Runtime
@@ -38,7 +38,8 @@ def main() -> None:
     """Let all meet on every network that is there, and write a record for each."""
     arguments = _arguments()
     torch.set_num_threads(1)
-    for case in CASES:
+    for meeting in MEETINGS:
+        case = meeting.case
         if case.name not in arguments.networks:
             continue
         if not case.weights.exists():
@@ -47,12 +48,12 @@ def main() -> None:
         started_at, begun = datetime.now(UTC), time.monotonic()
         try:
             with cpu_clock():
-                rows = _met(case, arguments)
+                rows = _met(meeting, arguments)
         except DataError as error:
             print(f"{case.name} left out: {error}", flush=True)
             continue
         record = Record(
-            command=_command(case, arguments),
+            command=_command(case.name, arguments),
             threads=1,
             n=arguments.seeds,
             started_at=started_at,
@@ -66,12 +67,13 @@ def main() -> None:
         print(record.write(f"rivals-{case.name}", arguments.out), flush=True)
 
 
-def _met(case: Case, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _met(meeting: Meeting, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one network."""
+    case = meeting.case
     kept = arguments.journal / f"{case.name}-{arguments.runtime}"
     journal = Journal(kept.with_suffix(".jsonl"))
     data_root = Settings.from_environment().data_root
-    subject, table = case.prepare(data_root, arguments.runtime, kept.with_suffix(".table.json"))
+    subject, table = meeting.prepare(data_root, arguments.runtime, kept.with_suffix(".table.json"))
     ended: list[tuple[Entrant, list[Run]]] = []
     for entrant in entrants(subject, table, journal):
         seeds = range(arguments.seeds if entrant.is_random else 1)
@@ -105,9 +107,9 @@ def _told(ended: Run) -> str:
     return f"{speedup:.3f}x in {len(ended.candidates)} evaluations, {ended.seconds:.0f} CPU s"
 
 
-def _command(case: Case, arguments: argparse.Namespace) -> str:
+def _command(name: str, arguments: argparse.Namespace) -> str:
     return (
-        f"make bench-rivals ARGUMENTS='--networks {case.name} "
+        f"make bench-rivals ARGUMENTS='--networks {name} "
         f"--evaluations {arguments.evaluations} --seeds {arguments.seeds} "
         f"--runtime {arguments.runtime}'"
     )
@@ -115,7 +117,7 @@ def _command(case: Case, arguments: argparse.Namespace) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals", description=__doc__)
-    names = [case.name for case in CASES]
+    names = [meeting.case.name for meeting in MEETINGS]
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
     parser.add_argument("--evaluations", type=int, default=100, help="of each run, at most")
     parser.add_argument("--seeds", type=int, default=5, help="runs of what draws by chance")

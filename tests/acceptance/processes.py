@@ -76,11 +76,3 @@ def descendants(pid: int) -> list[int]:
             child = int(status.parent.name)
             found += [child, *descendants(child)]
     return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tests.acceptance.processes import ROOT, descendants, environment, is_alive, running, until
+from tests.acceptance.processes import ROOT, descendants, environment, running, until
+from tests.workers.jobs import is_alive
 
 
 def heed_ctrl_c():

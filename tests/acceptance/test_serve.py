@@ -21,10 +21,10 @@ from tests.acceptance.processes import (
     ROOT,
     descendants,
     environment,
-    is_alive,
     running,
     until,
 )
+from tests.workers.jobs import is_alive
 
 WEIGHTS = ROOT / "examples" / "digits" / "model.safetensors"
 SERVE = [RANKSEARCH, "serve", "--port", "0"]

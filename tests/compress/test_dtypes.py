@@ -8,7 +8,6 @@ from torch import nn
 
 from compress.artifact import write_result
 from compress.calibration import moments
-from compress.checkpoint import restore, write_safetensors
 from compress.export import export_program
 from compress.layers import shape_of
 from compress.load import load
@@ -88,15 +87,6 @@ def test_small_errors_count_where_their_squares_are_no_float16():
     factorize_(model, plan)
     batches = [torch.randn(64, 8).half()]
     assert repair_(model, plan, Reference.of(dense, ["0"], batches)).error_before > 0
-
-
-def test_a_checkpoint_gives_the_same_network(tmp_path, tiny, tiny_architecture, dtype):
-    model, x = tiny.to(dtype), images(4, dtype)
-    factorize_(model, PLAN)
-    write_safetensors(tmp_path / "weights", model.state_dict())
-    restored = restore(tiny_architecture, PLAN, tmp_path / "weights")
-    assert {parameter.dtype for parameter in restored.parameters()} == {dtype}
-    assert torch.equal(restored(x), model(x))
 
 
 def test_a_result_gives_the_same_network(tmp_path, tiny, tiny_architecture, dtype):

@@ -1,0 +1,47 @@
+"""Rows by searching: the product's parts, with whatever strategy an entry names."""
+
+import time
+from pathlib import Path
+
+from benchmarks.case import Case
+from benchmarks.paper.entry import Entry
+from benchmarks.paper.row import Delivered, Row, asked, dense_row, row
+from benchmarks.rivals.contest import run
+from benchmarks.rivals.evaluation import Points
+from benchmarks.rivals.journal import Journal
+from search.analysis import analyse
+from search.confirmation import confirm
+from search.progress import silent
+from search.subject import Subject
+
+
+def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[Row]:
+    """The row of an entry, and before it that of the dense network.
+
+    Args:
+        case: the network.
+        entry: what is asked of it.
+        data_root: the folder of the larger sets.
+        journal: what was evaluated, here and in an earlier run.
+
+    Raises:
+        DataError: the data are not there.
+    """
+    begun = time.monotonic()
+    config = entry.config
+    subject = Subject.prepare(case.load(), case.arrays(data_root), config, {})
+    table = analyse(subject, config, silent)
+    points = Points(subject, table, Journal(journal))
+    ended = run(entry.strategy(table), points, entry.max_evaluations)
+    confirmation = confirm(subject, table, config, ended.candidates)
+    found = Delivered(
+        model=confirmation.model,
+        parameters=table.parameters(confirmation.point),
+        macs=table.macs(confirmation.point),
+        evaluations=len(ended.candidates),
+        seconds=time.monotonic() - begun,
+        plan=", ".join(f"{name}: {choice}" for name, choice in confirmation.plan),
+    )
+    who = {"method": entry.method, "kind": entry.kind, **asked(subject)}
+    verdict = {"verdict": confirmation.verdict}
+    return [dense_row(subject), row(subject, who, found) | verdict]

@@ -1,0 +1,50 @@
+"""The table of the records `paper-NAME`."""
+
+from collections.abc import Sequence
+
+from benchmarks.paper.entry import SETTINGS
+from benchmarks.paper.row import Row
+
+HEADINGS = (
+    "method",
+    "may lose",
+    "chosen for",
+    "trained",
+    "accuracy",
+    "points lost (at most, 95 %)",
+    *(f"{runtime}, batch {batch}" for runtime, batch in SETTINGS),
+    "parameters",
+    "MACs",
+    "evaluations",
+    "seconds",
+)
+
+
+def tables(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """One, in the order in which everything was asked."""
+    return [(HEADINGS, [_cells(row) for row in rows])]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    accuracy = f"{row['accuracy']:.2f} %"
+    size = (f"{row['parameters']:,}", f"{row['macs']:,}")
+    if row["kind"] == "dense":
+        return (row["method"], "", "", "", accuracy, "", *("1.00x",) * len(SETTINGS), *size, "", "")
+    recovery, name = row["recovery"], row["method"]
+    lost = f"{row['drop']:.2f} ({row['drop_at_most']:.2f})"
+    return (
+        f"**{name}**" if row["kind"] == "ours" else name,
+        f"{row['budget']:g}",
+        f"{row['runtime']}, batch {row['batch']}",
+        f"{recovery['method']}, {recovery['max_seconds']:g} s" if recovery else "",
+        accuracy,
+        lost if row["kept"] else f"{lost}: too much",
+        *(_speedup(row["speedups"][f"{runtime} {batch}"]) for runtime, batch in SETTINGS),
+        *size,
+        str(row["evaluations"]),
+        f"{row['seconds']:.0f}",
+    )
+
+
+def _speedup(found: dict[str, float]) -> str:
+    return f"{found['speedup']:.2f}x ({found['low']:.2f} to {found['high']:.2f})"

@@ -1,0 +1,137 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import tables
+from benchmarks.case import CIFAR10, MNIST, RESNET, VGG
+from benchmarks.paper import row as row_module
+from benchmarks.paper.entry import SETTINGS, TRAINED, Entry, config_of, entries, pruning_budgets
+from benchmarks.paper.search import searched
+from benchmarks.paper.targets import targets
+from search import analysis, confirmation, evaluation
+from search import subject as subject_module
+from search.config import EstimationConfig
+from search.data.arrays import Arrays
+from search.strategies import make_strategy
+from tests.benchmarks.test_tables import RECORD
+from tests.search.subjects import small, weighed_layers, weighed_race
+
+CASES = (MNIST, CIFAR10, RESNET, VGG)
+
+
+def a_row(kind, speedup, *, drop=0.3, budget=0.35, kept=True, method="estimation"):
+    told = {"speedup": speedup, "low": 0.9 * speedup, "high": 1.1 * speedup}
+    return {
+        "method": method,
+        "kind": kind,
+        "budget": budget,
+        "runtime": "onnxruntime",
+        "batch": 1,
+        "recovery": None,
+        "accuracy": 99.0,
+        "samples": 6000,
+        "drop": drop,
+        "drop_at_most": drop + 0.1,
+        "kept": kept,
+        "speedups": {f"{runtime} {batch}": told for runtime, batch in SETTINGS},
+        "parameters": 1000,
+        "macs": 2000,
+        "evaluations": 5,
+        "seconds": 12.0,
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_nothing_is_asked_twice_and_the_rival_prunes_where_ours_are_trained(case):
+    keys = [entry.key for entry in entries(case)]
+    assert len(set(keys)) == len(keys)
+    trained = {e.config.budget.max_loss for e in entries(case) if e.config.recovery == TRAINED}
+    assert trained
+    assert set(pruning_budgets(case)) == trained
+
+
+def test_the_papers_searches_are_fine_tuned_and_leave_linear_layers_alone():
+    for case, most in ((MNIST, 0.35), (CIFAR10, 5.13)):
+        faithful = [entry for entry in entries(case) if entry.kind == "paper"]
+        names = ["PE-CP", "PE-Tucker", "Gene-CP", "Gene-Tucker"]
+        assert [entry.method for entry in faithful] == names
+        linear = {
+            name
+            for name, layer in case.load().named_modules()
+            if isinstance(layer, torch.nn.Linear)
+        }
+        for entry in faithful:
+            assert entry.config.budget.max_loss == most
+            assert entry.config.recovery.method == "finetune"
+            assert set(entry.config.exclude) == linear
+
+
+def test_a_row_that_broke_its_budget_counts_for_no_target():
+    rows = [
+        {"kind": "dense"},
+        a_row("ours", 6.0),
+        a_row("ours", 9.0, drop=0.4, kept=False),
+        a_row("ours", 12.0, drop=0.8, budget=1.0),
+        a_row("paper", 20.0),
+        a_row("rival", 4.0, method="Torch-Pruning"),
+    ]
+    plain, large, beyond, ahead = targets(MNIST, rows)
+    assert (plain.value, plain.met) == (6.0, True)
+    assert (large.value, large.met) == (6.0, True)
+    assert (beyond.value, beyond.met) == (6.0, False)
+    assert (ahead.value, ahead.met) == (1.5, True)
+    assert "Torch-Pruning at <= 0.35 points" in ahead.name
+
+
+def test_without_a_row_of_ours_every_target_is_missed():
+    found = targets(CIFAR10, [{"kind": "dense"}, a_row("rival", 4.0)])
+    assert len(found) == 4
+    assert not any(target.met for target in found)
+
+
+def test_the_table_tells_what_lost_too_much(tmp_path, monkeypatch):
+    dense = {"method": "dense", "kind": "dense", "accuracy": 99.5, "parameters": 10, "macs": 20}
+    trained = {"recovery": {"method": "finetune", "max_seconds": 30.0}}
+    rows = [dense, a_row("ours", 6.0), a_row("rival", 4.0, drop=0.5, kept=False) | trained]
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "paper-mnist.json").write_text(json.dumps(RECORD | {"rows": rows}))
+    section = tables.section("paper-mnist")
+    assert "| dense |  |  |  | 99.50 % |  | 1.00x | 1.00x | 1.00x | 1.00x | 10 | 20 |" in section
+    assert "| **estimation** | 0.35 | onnxruntime, batch 1 |  | 99.00 % | 0.30 (0.40) |" in section
+    assert "6.00x (5.40 to 6.60)" in section
+    assert "| finetune, 30 s | 99.00 % | 0.50 (0.60): too much |" in section
+
+
+def test_an_entry_is_searched_confirmed_and_raced_in_every_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    for module in (subject_module, evaluation, confirmation, row_module):
+        monkeypatch.setattr(module, "race", weighed_race)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(400, 3, 8, 8, generator=generator)
+    network = small().eval().requires_grad_(False)
+    *_, last = network.modules()
+    last.bias -= network(x).mean(0)  # else all are of one class
+    arrays = Arrays.of_images(x, network(x).argmax(1), train_images=x[:64] + 0.1)
+    case = SimpleNamespace(load=lambda: network, arrays=lambda _root: arrays)
+    strategy = EstimationConfig(max_evaluations=3)
+    entry = Entry(
+        method="estimation",
+        kind="ours",
+        config=config_of(30.0, ("eager", 1)),
+        strategy=lambda table: make_strategy(strategy, table),
+    )
+    journal = tmp_path / "small.jsonl"
+    dense, found = searched(case, entry, tmp_path, journal)
+    assert dense["accuracy"] == 100
+    assert found["accuracy"] == pytest.approx(100 - found["drop"])
+    assert found["drop"] < found["drop_at_most"]
+    assert found["kept"] == (found["drop"] <= 30)
+    assert found["samples"] == dense["samples"]
+    assert set(found["speedups"]) == {f"{runtime} {batch}" for runtime, batch in SETTINGS}
+    assert found["parameters"] < dense["parameters"]
+    assert found["evaluations"] <= 3
+    assert len([line for line in journal.read_text().splitlines() if line]) == found["evaluations"]
+    assert found["verdict"] == ("budget_met" if found["kept"] else "budget_missed")
+    json.dumps([dense, found])
