@@ -35,7 +35,11 @@ DEMO_HEADINGS = (
 )
 
 # Beginning of a record's name -> what there are n of, where it is not rounds of a race.
-REPEATED = {"rivals-": "runs of what draws by chance", "noise": "races of each row"}
+REPEATED = {
+    "noise": "races of each row",
+    "promise": "searches of each row, fewer where they are genetic",
+    "rivals-": "runs of what draws by chance",
+}
 ROUNDS = "interleaved rounds"
 
 # Beginning of a record's name -> what makes its tables.
