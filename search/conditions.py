@@ -28,7 +28,7 @@ def baseline_condition(subject: Subject) -> Condition:
 
 
 def analysis_condition(table: ChoiceTable) -> Condition:
-    """Whether any layer has a faster form."""
+    """Whether any layer has a form worth trying."""
     if not table.layers:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in table.kept_dense.items())
         return Condition("FasterLayersFound", "false", "nothing_faster", reasons)

@@ -88,6 +88,11 @@ def _beats(one: ChoiceRow, other: ChoiceRow) -> bool:
     return one.loss <= other.loss and one.latency_ms <= other.latency_ms and one is not other
 
 
+def timed(loss: float, violation: float, time_share: float, parameter_share: float = 1.0) -> Costs:
+    """Costs of which latency is what is minimised."""
+    return Costs(loss, violation, time_share, parameter_share, mac_share=1.0, cost=time_share)
+
+
 def all_points(of: ChoiceTable) -> list[Point]:
     """Every point of a small table."""
     return list(product(*(range(size) for size in of.sizes)))
@@ -109,12 +114,15 @@ class Additive:
         return self.table.latency_ms(point) / self.table.dense_latency_ms
 
     def costs(self, point: Point) -> Costs:
-        loss = self.loss(point)
+        loss, time_share = self.loss(point), self.time_share(point)
+        others = self.table.mac_share(point), self.table.parameter_share(point)
         return Costs(
             loss=loss,
             violation=loss - self.allowed,
-            time_share=self.time_share(point),
-            parameter_share=self.table.parameters(point) / self.table.dense_parameters,
+            time_share=time_share,
+            parameter_share=self.table.parameter_share(point),
+            mac_share=self.table.mac_share(point),
+            cost=self.table.weights.cost(time_share, *others),
         )
 
     def __call__(self, points: list[Point]) -> list[Candidate]:

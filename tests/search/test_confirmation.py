@@ -11,9 +11,9 @@ from search import confirmation
 from search.config import Budget
 from search.confirmation import BEYOND, WITHIN, confirm, finalists
 from search.evaluation import loss_on
-from search.strategy import Candidate, Costs
+from search.strategy import Candidate
 from tests.search.subjects import WrittenSubject, config, told_race
-from tests.search.tables import layer, row, table
+from tests.search.tables import layer, row, table, timed
 
 NAN = float("nan")
 CHOICES = table(
@@ -27,7 +27,7 @@ def no_timing(monkeypatch):
 
 
 def candidate(index, violation, time_share, loss=0.0):
-    return Candidate((index,), Costs(loss, violation, time_share, 0.5))
+    return Candidate((index,), timed(loss, violation, time_share, 0.5))
 
 
 def subject_of(budget, candidates, count=1000, dense_wrong=()):
@@ -43,7 +43,7 @@ def points(max_loss, confidence=None):
 
 
 costs = st.builds(
-    lambda loss, margin, time: Costs(loss, loss + margin - 0.05, time, 0.5),
+    lambda loss, margin, time: timed(loss, loss + margin - 0.05, time, 0.5),
     st.floats(0, 0.2),
     st.floats(0, 0.1),
     st.floats(0.05, 1.5) | st.just(NAN),
@@ -171,7 +171,7 @@ def test_without_a_faster_candidate_the_sentence_says_how_many_were_tried():
     subject = subject_of(points(1), {})
     found = confirm(subject, CHOICES, subject.config, [candidate(1, -0.01, 1.1)])
     assert found.verdict == "no_gain"
-    assert "Of 1 networks that were tried none ran faster" in found.sentence
+    assert "Of 1 networks that were tried none was faster" in found.sentence
 
 
 def test_a_search_that_had_no_time_says_so():

@@ -5,7 +5,7 @@ import pytest
 
 from search.config import EstimationConfig
 from search.estimation import EstimationSearch
-from search.knapsack import fastest, front
+from search.knapsack import cheapest, front
 from search.strategy import Candidate, best, search
 from tests.search.tables import Additive, Entangled, synthetic
 
@@ -37,7 +37,7 @@ def test_ten_evaluations_come_within_three_percent_of_the_optimum(exponent, shar
     found = best(told)
     assert len(told) <= 10
     assert found is not None
-    assert found.costs.time_share <= 1.03 * truth.time_share(fastest(made, points, loss))
+    assert found.costs.time_share <= 1.03 * truth.time_share(cheapest(made, points, loss))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
@@ -47,7 +47,7 @@ def test_a_loss_that_starts_at_a_knee_is_found_as_well(share, seed):
     points = front(made)
     knee = share * made.loss(points[-1])
     truth = Knee(made, allowed=0.005, knee=knee)
-    optimum = fastest(made, points, knee + 0.005 * 0.1 / 0.995)
+    optimum = cheapest(made, points, knee + 0.005 * 0.1 / 0.995)
     found = best(found_by(truth))
     assert found is not None
     assert found.costs.time_share <= 1.03 * truth.time_share(optimum)
@@ -99,7 +99,7 @@ def test_a_proportional_loss_is_foretold_after_one_evaluation():
     truth = Additive(made, allowed=0.1 * loss * (1 + 1e-9))
     strategy = EstimationSearch(made, EstimationConfig())
     strategy.tell(truth(strategy.ask()))
-    assert strategy.ask() == [fastest(made, front(made), loss)]
+    assert strategy.ask() == [cheapest(made, front(made), loss)]
 
 
 def test_a_budget_that_all_keep_ends_with_the_fastest_of_all():

@@ -15,18 +15,16 @@ from search.genetic import (
     mutate,
     spread,
 )
-from search.knapsack import fastest, front
-from search.strategy import Candidate, Costs, best, search
+from search.knapsack import cheapest, front
+from search.strategy import FAILED, Candidate, Costs, best, search
 from search.uniform import uniform_points
-from tests.search.tables import Additive, Entangled, synthetic
+from tests.search.tables import Additive, Entangled, synthetic, timed
 
 TABLE = synthetic(layers=12, choices=8)
 
 
 def costs(violation: float, time_share: float, parameter_share: float) -> Costs:
-    return Costs(
-        loss=0.0, violation=violation, time_share=time_share, parameter_share=parameter_share
-    )
+    return timed(0.0, violation, time_share, parameter_share)
 
 
 def dominates(one: Costs, other: Costs) -> bool:
@@ -111,15 +109,14 @@ def test_each_generation_asks_the_front_where_it_is_expected_to_cross_the_budget
     strategy = GeneticSearch(TABLE, GeneticConfig())
     told = truth(strategy.ask())
     strategy.tell(told)
-    assert fastest(TABLE, front(TABLE), loss_limit(TABLE, told)) in strategy.ask()
+    assert cheapest(TABLE, front(TABLE), loss_limit(TABLE, told)) in strategy.ask()
 
 
 def test_children_mix_the_genes_of_parents_that_did_not_fail():
     config = GeneticConfig(population=12, crossover_rate=1.0, mutation_rate=0.0, screening=1)
     strategy = GeneticSearch(TABLE, config)
     told = Additive(TABLE, allowed=0.5)(strategy.ask())
-    failed = Costs(*[float("nan")] * 4)
-    strategy.tell([*told[:2], *(Candidate(c.point, failed) for c in told[2:])])
+    strategy.tell([*told[:2], *(Candidate(c.point, FAILED) for c in told[2:])])
     children = set(strategy.ask()) - set(front(TABLE))
     genes = list(zip(told[0].point, told[1].point, strict=True))
     assert len(children) >= 3

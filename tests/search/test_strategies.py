@@ -10,7 +10,7 @@ import pytest
 
 from search.config import EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig
 from search.strategies import make_strategy
-from search.strategy import Candidate, Costs, Point, best, search
+from search.strategy import FAILED, Candidate, Point, best, search
 from search.table import ChoiceTable
 from tests.search.tables import Additive, Entangled, layer, row, synthetic, table
 
@@ -94,9 +94,8 @@ def failing(evaluate, every: int):
     """Some evaluations fail, whichever way they are asked."""
 
     def failed(points: list[Point]) -> list[Candidate]:
-        nan = Costs(NAN, NAN, NAN, NAN)
         return [
-            Candidate(c.point, nan) if sum(c.point) % every == 0 else c for c in evaluate(points)
+            Candidate(c.point, FAILED) if sum(c.point) % every == 0 else c for c in evaluate(points)
         ]
 
     return failed
