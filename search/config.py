@@ -5,8 +5,9 @@ Python; `service.schemas` reads these very classes, nothing is declared twice.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 
@@ -104,6 +105,27 @@ class Weights:
                 f"weights {weights} of latency, macs and parameters came, "
                 "numbers from 0 on were wanted, of which one at least is above 0"
             )
+
+    @classmethod
+    def parsed(cls, texts: Sequence[str]) -> Self:
+        """Weights as they are written on a command line: latency=0.7, macs=0.3.
+
+        Raises:
+            ConfigError: one is no name with a number, or a name comes twice.
+        """
+        found: dict[str, float] = {}
+        for text in texts:
+            name, _, number = text.partition("=")
+            try:
+                if name in found or name not in cls.__slots__:
+                    raise ValueError(name)
+                found[name] = float(number)
+            except ValueError:
+                raise ConfigError(
+                    f"weight {text!r} came, a number of latency, macs or parameters was wanted, "
+                    "each once: latency=0.7"
+                ) from None
+        return cls(**found)
 
     def cost(self, latency: float, macs: float, parameters: float) -> float:
         """The weighted mean of three shares of the dense network, whose own cost is thus 1."""

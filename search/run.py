@@ -187,7 +187,8 @@ def evidence(
         "budget": asdict(budget),
         "search": asdict(config.search),
         "recovery": _recovery(subject, config),
-        "objective": asdict(config.objective) | {"device": subject.device.type},
+        "objective": asdict(config.objective)
+        | {"device": subject.device.type, "weights": asdict(config.objective.minimised)},
         "circumstances": circumstances(subject.device, subject.runtime),
         "splits": {
             "calibration": sum(map(len, subject.calibration)),

@@ -14,7 +14,11 @@ METHODS = ("svd", "spatial_svd", "tucker2")
 
 
 def row(
-    loss: float, latency_ms: float, parameters: int, ranks: tuple[int, ...] = (16,)
+    loss: float,
+    latency_ms: float,
+    parameters: int,
+    ranks: tuple[int, ...] = (16,),
+    macs: int | None = None,
 ) -> ChoiceRow:
     """A factorised choice."""
     return ChoiceRow(
@@ -22,7 +26,7 @@ def row(
         loss=loss,
         latency_ms=latency_ms,
         parameters=parameters,
-        macs=10 * parameters,
+        macs=10 * parameters if macs is None else macs,
     )
 
 
@@ -76,7 +80,7 @@ def _layer(name: str, choices: int, rng: np.random.Generator) -> LayerRow:
                 loss=float(loss),
                 latency_ms=float(time),
                 parameters=int(share * parameters),
-                macs=int(share * parameters * 64),
+                macs=int(share * parameters * 10),
             )
         )
     kept = [r for r in rows if not any(_beats(other, r) for other in rows)]

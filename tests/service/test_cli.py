@@ -41,6 +41,7 @@ BEST = {
     },
     "latency_ms": TIMING,
     "dense_latency_ms": TIMING | {"p50_ms": 5.0},
+    "cost": 0.4,
     "speedup": 2.5,
     "speedup_low": 2.4,
     "speedup_high": 2.6,
