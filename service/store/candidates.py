@@ -118,7 +118,7 @@ def front(session: Session, job_id: str) -> list[CandidateRow]:
     before = func.min(cost).over(order_by=order, rows=(None, -1))
     known = (
         select(CandidateRow.id, loss.label("loss"), cost.label("cost"), before.label("before"))
-        .filter_by(job_id=job_id, state="complete")
+        .where(CandidateRow.job_id == job_id, CandidateRow.state == "complete")
         .subquery()
     )
     is_unbeaten = known.c.cost < func.coalesce(known.c.before, _WORST)
