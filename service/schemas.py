@@ -308,6 +308,7 @@ class CapabilitiesOut(BaseModel):
     version: str
     architectures: list[str]
     methods: list[str]
+    objectives: list[str]
     strategies: list[str]
     metrics: list[str]
     units: list[str]
