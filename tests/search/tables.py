@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from compress.plan import Choice
+from search.config import Weights
 from search.strategy import Candidate, Costs, Point
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
@@ -62,6 +63,19 @@ def synthetic(layers: int, choices: int, seed: int = 0) -> ChoiceTable:
     """
     rng = np.random.default_rng(seed)
     return table(*(_layer(f"conv{i}", choices, rng) for i in range(layers)))
+
+
+def opposed(made: ChoiceTable) -> ChoiceTable:
+    """The same, but MACs are minimised and whatever has fewer of them is slower."""
+    layers = tuple(
+        replace(layer, choices=tuple(_slower(row, layer.dense) for row in layer.choices))
+        for layer in made.layers
+    )
+    return replace(made, layers=layers, weights=Weights(macs=1.0))
+
+
+def _slower(row: ChoiceRow, dense: ChoiceRow) -> ChoiceRow:
+    return replace(row, latency_ms=dense.latency_ms * (2 - row.macs / dense.macs))
 
 
 def _layer(name: str, choices: int, rng: np.random.Generator) -> LayerRow:

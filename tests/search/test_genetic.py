@@ -18,7 +18,7 @@ from search.genetic import (
 from search.knapsack import cheapest, front
 from search.strategy import FAILED, Candidate, Costs, best, search
 from search.uniform import uniform_points
-from tests.search.tables import Additive, Entangled, synthetic, timed
+from tests.search.tables import Additive, Entangled, opposed, synthetic, timed
 
 TABLE = synthetic(layers=12, choices=8)
 
@@ -40,6 +40,12 @@ def test_the_budget_comes_before_the_time():
 def test_within_the_budget_a_margin_counts_for_nothing():
     assert dominates(costs(-0.1, 0.4, 0.5), costs(-0.9, 0.5, 0.5))
     assert not dominates(costs(-0.9, 0.5, 0.5), costs(-0.1, 0.5, 0.5))
+
+
+def test_what_is_minimised_counts_and_no_other_share():
+    cheap, fast = costs(-0.1, 0.9, 0.5), costs(-0.1, 0.2, 0.5)
+    assert dominates(replace(cheap, cost=0.3), replace(fast, cost=0.4))
+    assert not dominates(replace(fast, cost=0.4), replace(cheap, cost=0.3))
 
 
 def test_neither_of_faster_and_smaller_beats_the_other():
@@ -141,6 +147,20 @@ def test_screening_finds_faster_candidates_with_the_same_evaluations():
         return sum(shares) / len(shares)
 
     assert mean_time(screening=40) < mean_time(screening=1)
+
+
+def test_screening_goes_by_what_is_minimised():
+    """Whatever has fewer MACs is slower here: children screened by their time would have more."""
+    made = opposed(TABLE)
+    truth = Additive(made, allowed=100.0)  # no loss is a penalty
+
+    def mean_cost(screening: int) -> float:
+        strategy = GeneticSearch(made, GeneticConfig(screening=screening))
+        strategy.tell(truth(strategy.ask()))
+        children = set(strategy.ask()) - set(front(made))
+        return sum(map(made.cost, children)) / len(children)
+
+    assert mean_cost(screening=40) < mean_cost(screening=1)
 
 
 def test_another_seed_is_another_search():
