@@ -1,14 +1,15 @@
 """From a network to the choice table: what each layer could be, how fast that is, what it loses.
 
 Timing comes first, with whatever values a layer is born with: time does not depend on them, and
-factors are computed only for what is faster than dense on this device.
+factors are computed only for what is cheaper than dense on this device. What a form costs is the
+objective's to say: where MACs are minimised, one of fewer MACs is tried though it is slower.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,15 @@ from search.config import ConfigError, SearchConfig
 from search.containment import contains
 from search.measurement import time_layers
 from search.metrics import likelihood
+from search.pareto import front
 from search.progress import Report
 from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
+from search.wording import Words, words_of
 
-GAIN = 0.97  # of the dense layer's time: a lesser gain is noise
-STEP = 0.87  # of the time of a form that can do the same and more: closer ones are not computed
+GAIN = 0.97  # of the dense layer's cost: a lesser gain is noise, or not worth its loss
+STEP = 0.87  # of the cost of a form that can do the same and more: closer ones are not computed
 # The same for CP, whose factors cost seconds for each rank anew, the most at the greatest ranks.
 CP_GAIN = 0.6
 CP_STEP = 0.75
@@ -40,38 +43,37 @@ LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
-    """One way to hold a layer, timed before its loss is known."""
-
-    choice: Choice
-    stages: tuple[Stage, ...]
-    latency_ms: float
-
-
 def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTable:
-    """Time every form of every layer, and predict the loss of those that are faster than dense.
+    """Time every form of every layer, and predict the loss of those that are cheaper than dense.
 
     A layer of which no other form is left is kept dense, with a sentence that says why.
 
     Args:
         subject: the network; the moments of its layers are collected here.
-        config: methods, excluded layers, and the circumstances of the timing.
+        config: methods, excluded layers, what is minimised and the circumstances of the timing.
         report: told how far the analysis is.
 
     Raises:
         ConfigError: a layer is excluded that the network does not have.
     """
-    kept_dense = _obstacles(subject, config)
+    kept_dense, words = _obstacles(subject, config), words_of(config.objective)
+    table = ChoiceTable(
+        layers=(),
+        dense_latency_ms=subject.baseline.latency_ms.p50_ms,
+        dense_parameters=subject.baseline.parameters,
+        dense_macs=subject.baseline.macs,
+        kept_dense=kept_dense,
+        weights=config.objective.minimised,
+    )
     names = [name for name in subject.traces if name not in kept_dense]
     dense_rows: dict[str, ChoiceRow] = {}
-    forms: dict[str, list[_Form]] = {}
+    forms: dict[str, list[ChoiceRow]] = {}
     for i, name in enumerate(names):
         report(TIMING_SHARE * i / len(names), f"timing the forms of {name}")
         dense_rows[name], found = _time_forms(subject, config, name)
-        forms[name] = _worthwhile(found, dense_rows[name].latency_ms)
+        forms[name] = _worthwhile(table, dense_rows[name], found)
         if not forms[name]:
-            kept_dense[name] = _why_slower(found, dense_rows[name].latency_ms)
+            kept_dense[name] = _why_none(table, dense_rows[name], found, words)
     names = [name for name in names if forms[name]]
     report(TIMING_SHARE, "collecting the inputs of the layers")
     subject.factors.collect(names)
@@ -84,10 +86,10 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
             report(fraction, f"decomposing {name} by {form.choice}")
             rows += _predict(subject, name, form)
             done += 1
-        rows = _front(rows)
+        rows = _unbeaten(table, rows)
         subject.factors.settle(name, [row.choice for row in rows if row.choice is not None])
         if len(rows) == 1:
-            kept_dense[name] = "none of its faster forms could be computed"
+            kept_dense[name] = f"none of its {words.cheaper} forms could be computed"
             continue
         shape, weight = (
             subject.shape(name),
@@ -96,14 +98,9 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
         kernel = kernel_of(shape, weight)
         vbmf = _nearest_vbmf(kernel, rows) if groups_of(shape) == 1 else None
         layers.append(LayerRow(name=name, choices=tuple(rows), vbmf=vbmf))
-    report(1.0, f"{len(layers)} layers have faster forms, {len(kept_dense)} are kept dense")
-    return ChoiceTable(
-        layers=tuple(layers),
-        dense_latency_ms=subject.baseline.latency_ms.p50_ms,
-        dense_parameters=subject.baseline.parameters,
-        dense_macs=subject.baseline.macs,
-        kept_dense=kept_dense,
-    )
+    said = f"{len(layers)} layers have {words.cheaper} forms, {len(kept_dense)} are kept dense"
+    report(1.0, said)
+    return replace(table, layers=tuple(layers))
 
 
 def table_key(
@@ -118,7 +115,7 @@ def table_key(
     Args:
         model_sha256: of the network's weights.
         dataset_digest: of the data, whose calibration images the predicted losses come from.
-        config: its methods, excluded layers, importance, memory and circumstances count; budget
+        config: its methods, excluded layers, importance, memory and objective count; budget
             and strategy do not, but for what the budget's metric takes the answers for.
         device: by the name of the very hardware.
         versions: of torch and of whatever else computes.
@@ -158,8 +155,13 @@ def _obstacles(subject: Subject, config: SearchConfig) -> dict[str, str]:
     return reasons
 
 
-def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[ChoiceRow, list[_Form]]:
-    """The dense layer and its other forms, timed on inputs of the shape that the layer meets."""
+def _time_forms(
+    subject: Subject, config: SearchConfig, name: str
+) -> tuple[ChoiceRow, list[ChoiceRow]]:
+    """The dense layer and its other forms, timed on inputs of the shape that the layer meets.
+
+    What the other forms lose is not known yet, and NaN.
+    """
     shape, trace = subject.shape(name), subject.traces[name]
     refusals = next(layer.refusals for layer in subject.layers if layer.name == name)
     choices = {
@@ -184,24 +186,36 @@ def _time_forms(subject: Subject, config: SearchConfig, name: str) -> tuple[Choi
         macs=shape.macs(trace.input_size) * trace.calls,
     )
     return dense, [
-        _Form(choice=choice, stages=stages, latency_ms=times[str(choice)] * trace.calls)
+        ChoiceRow(
+            choice=choice,
+            loss=math.nan,
+            latency_ms=times[str(choice)] * trace.calls,
+            parameters=stage_parameters(stages),
+            macs=stage_macs(stages, trace.input_size) * trace.calls,
+        )
         for choice, stages in choices.items()
     ]
 
 
-def _worthwhile(forms: Sequence[_Form], dense_ms: float) -> list[_Form]:
-    """Those clearly faster than dense, and than every kept form that can do the same and more.
+def _worthwhile(
+    table: ChoiceTable, dense: ChoiceRow, forms: Sequence[ChoiceRow]
+) -> list[ChoiceRow]:
+    """Those clearly cheaper than dense, and than every kept form that can do the same and more.
 
-    Factors are computed for these alone: the others would lose more in as much time.
+    Factors are computed for these alone: the others would lose more for as much.
     """
-    kept: list[_Form] = []
-    for form in sorted(forms, key=lambda form: -stage_parameters(form.stages)):
+    kept: list[tuple[Choice, float]] = []
+    worthwhile: list[ChoiceRow] = []
+    for form in sorted(forms, key=lambda form: -form.parameters):
+        assert form.choice is not None
         is_cp = form.choice.method in ("cp3", "cp4")
         gain, step = (CP_GAIN, CP_STEP) if is_cp else (GAIN, STEP)
-        limits = [step * other.latency_ms for other in kept if contains(other.choice, form.choice)]
-        if form.latency_ms < min([gain * dense_ms, *limits]):
-            kept.append(form)
-    return kept
+        limits = [step * cost for choice, cost in kept if contains(choice, form.choice)]
+        cost = table.row_cost(form)
+        if cost < min([gain * table.row_cost(dense), *limits]):
+            kept.append((form.choice, cost))
+            worthwhile.append(form)
+    return worthwhile
 
 
 def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
@@ -215,32 +229,20 @@ def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
     return layer.eval()
 
 
-def _predict(subject: Subject, name: str, form: _Form) -> list[ChoiceRow]:
+def _predict(subject: Subject, name: str, form: ChoiceRow) -> list[ChoiceRow]:
     """The form with its predicted loss; none if its factors cannot be computed."""
-    trace = subject.traces[name]
+    assert form.choice is not None
     try:
         loss = subject.factors.loss(name, form.choice)
     except CompressError:
         return []
-    if not math.isfinite(loss):
-        return []
-    row = ChoiceRow(
-        choice=form.choice,
-        loss=loss,
-        latency_ms=form.latency_ms,
-        parameters=stage_parameters(form.stages),
-        macs=stage_macs(form.stages, trace.input_size) * trace.calls,
-    )
-    return [row]
+    return [replace(form, loss=loss)] if math.isfinite(loss) else []
 
 
-def _front(rows: Sequence[ChoiceRow]) -> list[ChoiceRow]:
-    """Those of which no other is as exact and as fast, by falling parameters; dense is first."""
-    front: list[ChoiceRow] = []
-    for row in sorted(rows, key=lambda row: (row.loss, row.latency_ms)):
-        if not front or row.latency_ms < front[-1].latency_ms:
-            front.append(row)
-    return sorted(front, key=lambda row: (row.choice is not None, -row.parameters))
+def _unbeaten(table: ChoiceTable, rows: Sequence[ChoiceRow]) -> list[ChoiceRow]:
+    """Those of which no other is as exact and as cheap, by falling parameters; dense is first."""
+    found = front(rows, lambda row: (row.loss, table.row_cost(row)))
+    return sorted(found, key=lambda row: (row.choice is not None, -row.parameters))
 
 
 def _nearest_vbmf(weight: Tensor, rows: Sequence[ChoiceRow]) -> int | None:
@@ -269,11 +271,14 @@ def _nearest_vbmf(weight: Tensor, rows: Sequence[ChoiceRow]) -> int | None:
     return None
 
 
-def _why_slower(forms: Sequence[_Form], dense_ms: float) -> str:
+def _why_none(
+    table: ChoiceTable, dense: ChoiceRow, forms: Sequence[ChoiceRow], words: Words
+) -> str:
     if not forms:
         return "no method has ranks on the grid that are cheaper than the dense layer"
-    best = min(forms, key=lambda form: form.latency_ms)
+    best = min(forms, key=table.row_cost)
     return (
-        f"nothing was faster: the best form, {best.choice}, takes "
-        f"{100 * best.latency_ms / dense_ms:.0f} % of the dense layer's time"
+        f"nothing was {words.cheaper}: the best form, {best.choice}, takes "
+        f"{100 * table.row_cost(best) / table.row_cost(dense):.0f} % of the dense layer's "
+        f"{words.noun}"
     )

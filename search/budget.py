@@ -69,17 +69,17 @@ def estimate(budget: Budget, dense: PerSample, candidate: PerSample) -> LossEsti
     return LossEstimate(value=value, upper=upper, samples=samples, worse=worse, better=better)
 
 
-def verdict(loss: LossEstimate, allowed: float, time_share: float) -> Verdict:
+def verdict(loss: LossEstimate, allowed: float, cost: float) -> Verdict:
     """What the numbers come to.
 
     Args:
         loss: on samples that nothing was chosen by.
         allowed: `Budget.allowed` of the dense network on the same samples.
-        time_share: T_candidate / T_dense; the upper end of its interval to be sure of a gain.
+        cost: as in `Costs`; at the upper end of its time's interval to be sure of a gain.
     """
     if not loss.violation(allowed) <= 0:
         return "budget_missed"
-    return "budget_met" if time_share < 1 else "no_gain"
+    return "budget_met" if cost < 1 else "no_gain"
 
 
 def samples_needed(

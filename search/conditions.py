@@ -28,11 +28,11 @@ def baseline_condition(subject: Subject) -> Condition:
 
 
 def analysis_condition(table: ChoiceTable) -> Condition:
-    """Whether any layer has a faster form."""
+    """Whether any layer has a form worth trying."""
     if not table.layers:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in table.kept_dense.items())
         return Condition("FasterLayersFound", "false", "nothing_faster", reasons)
-    message = f"{len(table.layers)} layers have faster forms, {len(table.kept_dense)} stay dense"
+    message = f"{len(table.layers)} layers have cheaper forms, {len(table.kept_dense)} stay dense"
     return Condition("FasterLayersFound", "true", "ok", message)
 
 

@@ -1,7 +1,7 @@
 """The promise, kept or not, on images that the search never saw.
 
 The finalists are tested in an order that is fixed before the confirmation split is touched, from
-the safest to the fastest, each at the full confidence, and the first failure ends the testing.
+the safest to the cheapest, each at the full confidence, and the first failure ends the testing.
 No correction is needed for testing several: let F be the first in the order that really breaks
 the promise. Nothing is let through wrongly unless F itself passes its test, since everything
 behind F is only tested after that; and that has at most the chance of a single test. This is the
@@ -27,15 +27,17 @@ from search.evaluation import (
     shown_race,
     shown_recovery,
 )
-from search.measurement import race
+from search.measurement import Ratio, race
+from search.pareto import front
 from search.progress import Report, silent
 from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.table import ChoiceTable
+from search.wording import Words, said_cost, words_of
 
-WITHIN = 8  # finalists whose bound is within on the search split, from the safest to the fastest
-BEYOND = 1  # faster ones of which the loss alone is within: tested last, they put nothing at risk
-RACING = 3  # of those that passed, the last and by the search the fastest
+WITHIN = 8  # finalists whose bound is within on the search split, from the safest to the cheapest
+BEYOND = 1  # cheaper ones of which the loss alone is within: tested last, they put nothing at risk
+RACING = 3  # of those that passed, the last and by the search the cheapest
 RACE_SECONDS = 5.0
 
 
@@ -69,7 +71,7 @@ class Confirmation:
 
 
 def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -> list[Candidate]:
-    """Up to five candidates that are faster than dense, in the order they are to be tested.
+    """Up to nine candidates that are cheaper than dense, in the order they are to be tested.
 
     The safest is the one of least predicted loss: on some hundred images most candidates within
     the budget have lost the same, and which of them a few more wrong answers would push out is
@@ -81,19 +83,23 @@ def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -
         candidates: all that were evaluated, in any order.
         allowed: the loss that the budget allows on the search split.
     """
-    faster = [c for c in candidates if c.costs.time_share < 1]  # False for NaN
-    within = _front(table, [c for c in faster if c.costs.is_feasible])
+
+    def safe_and_cheap(candidate: Candidate) -> tuple[float, float]:
+        return table.loss(candidate.point), candidate.costs.cost
+
+    cheaper = [c for c in candidates if c.costs.cost < 1]  # False for NaN
+    within = front([c for c in cheaper if c.costs.is_feasible], safe_and_cheap)
     if not within:
-        return _front(table, faster)[:WITHIN]
+        return front(cheaper, safe_and_cheap)[:WITHIN]
     places = dict.fromkeys(round(i * (len(within) - 1) / (WITHIN - 1)) for i in range(WITHIN))
-    fastest = within[-1].costs.time_share
-    bold = _front(
-        table,
+    least = within[-1].costs.cost
+    bold = front(
         [
             c
-            for c in faster
-            if c.costs.time_share < fastest and c.costs.loss <= allowed and not c.costs.is_feasible
+            for c in cheaper
+            if c.costs.cost < least and c.costs.loss <= allowed and not c.costs.is_feasible
         ],
+        safe_and_cheap,
     )
     return [within[place] for place in places] + bold[:BEYOND]
 
@@ -113,15 +119,15 @@ def confirm(
     Args:
         subject: its confirmation split has served for nothing yet.
         table: that the candidates' points belong to.
-        config: budget, and the circumstances of the timing.
+        config: budget and objective.
         candidates: all that were evaluated, in any order.
         report: told how far the recovery of a finalist is.
     """
-    budget = config.budget
+    budget, words = config.budget, words_of(config.objective)
     order = finalists(table, candidates, allowed_on(subject.search, budget))
     tested = _test(subject, table, budget, order, report)
     if not tested:
-        return _dense(subject, table, _why_nothing_faster(table, candidates), tested)
+        return _dense(subject, table, _why_nothing_cheaper(table, candidates, words), tested)
     passed = [finalist for finalist in tested if finalist.passed]
     racing = passed[-RACING:] or tested[:1]
     allowed = allowed_on(subject.confirmation, budget)
@@ -132,28 +138,31 @@ def confirm(
         seconds=RACE_SECONDS,
         layouts={"dense": subject.baseline.layout},
     )
-    name = min(timed.ratios, key=lambda name: timed.ratios[name].median)
-    winner, ratio = racing[int(name)], timed.ratios[name]
-    found = verdict(winner.loss, allowed, ratio.high)
+    costs = {name: _raced(table, racing[int(name)].point, r) for name, r in timed.ratios.items()}
+    name = min(costs, key=lambda name: costs[name].median)
+    winner, cost = racing[int(name)], costs[name]
+    found = verdict(winner.loss, allowed, cost.high)
     if found == "no_gain":
         return _dense(
             subject,
             table,
-            "The fastest network that keeps the promise takes "
-            f"{100 * ratio.median:.1f} % of the dense network's time "
-            f"({100 * ratio.low:.1f} to {100 * ratio.high:.1f} %): no gain beyond the noise of "
+            f"The {words.cheapest} network that keeps the promise takes "
+            f"{100 * cost.median:.1f} % of the dense network's {words.noun} "
+            f"({100 * cost.low:.1f} to {100 * cost.high:.1f} %): no gain beyond the noise of "
             "the timing, so the dense network stays.",
             tested,
         )
     measured = {
         "loss": shown_loss(budget, winner.loss, allowed),
         "recovery": shown_recovery(subject, subject.confirmation, winner.plan),
+        "cost": cost.median,
         "parameters": table.parameters(winner.point),
         "macs": table.macs(winner.point),
         **shown_race(timed, name),
     }
     nearest = None
-    sentence = f"{_said_loss(budget, measured)}, {_said_speed(measured)}."
+    speed = _said_speed(measured) + said_cost(config.objective, cost.median)
+    sentence = f"{_said_loss(budget, measured)}, {speed}."
     if found == "budget_missed":
         dense_value = float(subject.confirmation.dense_values(budget.metric).mean())
         nearest = _nearest(budget, dense_value, winner.loss)
@@ -170,13 +179,10 @@ def confirm(
     )
 
 
-def _front(table: ChoiceTable, candidates: list[Candidate]) -> list[Candidate]:
-    """Those of which no other is as safe and as fast, the safest and slowest first."""
-    front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (table.loss(c.point), c.costs.time_share)):
-        if not front or candidate.costs.time_share < front[-1].costs.time_share:
-            front.append(candidate)
-    return front
+def _raced(table: ChoiceTable, point: Point, time: Ratio) -> Ratio:
+    """The cost of a point, with the interval that its time leaves open."""
+    others = table.mac_share(point), table.parameter_share(point)
+    return Ratio(*(table.weights.cost(t, *others) for t in (time.median, time.low, time.high)))
 
 
 def _test(
@@ -220,20 +226,19 @@ def _dense(
     )
 
 
-def _why_nothing_faster(table: ChoiceTable, candidates: list[Candidate]) -> str:
+def _why_nothing_cheaper(table: ChoiceTable, candidates: list[Candidate], words: Words) -> str:
     if table.layers and not candidates:
         return "The limits were reached before any network was tried: give the job more time."
     if not table.layers:
         return (
-            "No layer has a form that is faster on this device at this batch size, "
+            f"No layer has a form that is {words.cheaper} on this device at this batch size, "
             "so the dense network stays."
         )
-    faster = sum(c.costs.time_share < 1 for c in candidates)
-    if faster:
-        return "Of the faster networks none could be computed on the confirmation images."
+    if any(c.costs.cost < 1 for c in candidates):
+        return f"Of the {words.cheaper} networks none could be computed on the confirmation images."
     return (
-        f"Of {len(candidates)} networks that were tried none ran faster than the dense one, "
-        "which therefore stays."
+        f"Of {len(candidates)} networks that were tried none was {words.cheaper} than the dense "
+        "one, which therefore stays."
     )
 
 

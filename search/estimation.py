@@ -1,7 +1,7 @@
 """One number stands for the whole plan: the total predicted loss.
 
 Song et al. 2021 bisect the total of the parameters and then search groups of ranks, which is
-exponential in depth. Here the knapsack front holds the fastest plan for each total predicted
+exponential in depth. Here the knapsack front holds the cheapest plan for each total predicted
 loss, so the measured loss alone has to be bisected, at any depth; single layers are swapped last.
 """
 
@@ -14,7 +14,7 @@ from search.prediction import saving_scale
 from search.strategy import Candidate, Point, best
 from search.table import ChoiceTable
 
-# Shares of the dense time: a bracket this narrow, a gain this small is not worth an evaluation.
+# Shares of the dense cost: a bracket this narrow, a gain this small is not worth an evaluation.
 NARROW = 0.01
 GAIN = 0.001
 # An evaluation has paid if it leaves at most this much of the bracket, else bisection is next.
@@ -34,7 +34,7 @@ class EstimationSearch:
         self._max_evaluations = config.max_evaluations
         self._front = [point for point in front(table) if point != table.dense_point]
         self._losses = [table.loss(point) for point in self._front]
-        self._shares = [table.latency_ms(p) / table.dense_latency_ms for p in self._front]
+        self._costs = [table.cost(point) for point in self._front]
         self._told: list[Candidate] = []
 
     def ask(self) -> list[Point]:
@@ -56,15 +56,15 @@ class EstimationSearch:
             return None
         has_paid = gap <= PAID * self._gap(*self._bracket(self._told[:-1]))
         loss = self._crossing(self._at(low), self._at(high)) if has_paid else None
-        if loss is None:  # half of the time that is still open
-            share = (self._share(low) + self._share(high)) / 2
-            index = bisect_right(self._shares, -share, key=lambda s: -s)
+        if loss is None:  # half of the cost that is still open
+            cost = (self._cost(low) + self._cost(high)) / 2
+            index = bisect_right(self._costs, -cost, key=lambda c: -c)
         else:
             index = bisect_right(self._losses, loss) - 1
         return self._front[min(max(index, low + 1), high - 1)]
 
     def _bracket(self, told: list[Candidate]) -> tuple[int, int]:
-        """Indices of the fastest point of the front within the budget, and the next one not.
+        """Indices of the cheapest point of the front within the budget, and the next one not.
 
         -1 stands for dense, the length of the front for no point at all.
         """
@@ -74,12 +74,12 @@ class EstimationSearch:
         high = min((i for i, _ in asked if i > low), default=len(self._front))
         return low, high
 
-    def _share(self, index: int) -> float:
-        """Predicted share of the dense time at an end of a bracket."""
-        return self._shares[min(index, len(self._shares) - 1)] if index >= 0 else 1.0
+    def _cost(self, index: int) -> float:
+        """Predicted cost at an end of a bracket."""
+        return self._costs[min(index, len(self._costs) - 1)] if index >= 0 else 1.0
 
     def _gap(self, low: int, high: int) -> float:
-        return self._share(low) - self._share(high)
+        return self._cost(low) - self._cost(high)
 
     def _at(self, index: int) -> Candidate | None:
         """The candidate at an end of a bracket, None beyond the front."""
@@ -110,9 +110,9 @@ class EstimationSearch:
         return math.exp(predicted - used / exponent)
 
     def _swap(self) -> Point | None:
-        """The fastest candidate with another choice in one layer, predicted to be faster yet.
+        """The cheapest candidate with another choice in one layer, predicted to be cheaper yet.
 
-        Of those the fastest that is predicted to keep the budget, else the nearest to it.
+        Of those the cheapest that is predicted to keep the budget, else the nearest to it.
         """
         base, scale = best(self._told), saving_scale(self._table, self._told)
         if base is None or scale <= 0:
@@ -123,12 +123,13 @@ class EstimationSearch:
         high = min(beyond, key=lambda c: self._table.loss(c.point), default=None)
         refused = self._table.loss(high.point) if high else math.inf
         limit = self._crossing(base, high) or refused
-        least = GAIN * self._table.dense_latency_ms / scale
+        least = GAIN / scale
         told = {candidate.point for candidate in self._told}
         swaps: list[tuple[float, float, Point]] = []
         for i, held in enumerate(self._table.rows(base.point)):
+            cost = self._table.row_cost(held)
             for j, row in enumerate(self._table.layers[i].choices):
-                gain, swapped = held.latency_ms - row.latency_ms, loss + row.loss - held.loss
+                gain, swapped = cost - self._table.row_cost(row), loss + row.loss - held.loss
                 point = (*base.point[:i], j, *base.point[i + 1 :])
                 if gain >= least and swapped < refused and point not in told:
                     swaps.append((max(0.0, swapped - limit), -gain, point))

@@ -12,20 +12,18 @@ from torch import nn
 from compress.errors import CompressError
 from compress.plan import Plan
 from search.budget import LossEstimate, estimate
-from search.config import COUNTED, Budget
+from search.config import COUNTED, Budget, Weights
 from search.errors import SearchError
 from search.measurement import Race, race
 from search.progress import Report, silent
 from search.samples import Samples
-from search.strategy import Costs, Point
+from search.strategy import FAILED, Costs, Point
 from search.subject import Subject
 from search.table import ChoiceTable
 
 CERTAINTY = 0.999  # that a candidate is outside, before it is stopped early
 FIRST_LOOK = 256  # samples; each further look is at twice as many
 RACE_SECONDS = 0.5
-
-FAILED = Costs(float("nan"), float("nan"), float("nan"), float("nan"))
 
 
 class AnswerError(SearchError, ArithmeticError):
@@ -41,8 +39,8 @@ class Evaluation:
     plan: Plan
     costs: Costs
     measured: dict[str, Any]
-    """JSON: loss, recovery, latency_ms, dense_latency_ms, speedup, runtime, parameters, macs; {}
-    if it failed."""
+    """JSON: loss, recovery, cost, latency_ms, dense_latency_ms, speedup, runtime, parameters,
+    macs; {} if it failed."""
     reason: str | None
     """Why it failed."""
     seconds: float
@@ -109,14 +107,20 @@ class Evaluator:
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
         model = subject.assemble(plan, self._report)
-        parameters = self._table.parameters(point)
-        share = parameters / self._table.dense_parameters
-        costs, loss, timed = judged(subject, model, budget, share)
+        costs, loss, timed = judged(
+            subject,
+            model,
+            budget,
+            self._table.weights,
+            parameter_share=self._table.parameter_share(point),
+            mac_share=self._table.mac_share(point),
+        )
         allowed = allowed_on(subject.search, budget)
         measured = {
             "loss": shown_loss(budget, loss, allowed),
             "recovery": shown_recovery(subject, subject.search, plan, stop_early=True),
-            "parameters": parameters,
+            "cost": costs.cost,
+            "parameters": self._table.parameters(point),
             "macs": self._table.macs(point),
             **shown_race(timed, "candidate"),
         }
@@ -124,9 +128,23 @@ class Evaluator:
 
 
 def judged(
-    subject: Subject, model: nn.Module, budget: Budget, parameter_share: float
+    subject: Subject,
+    model: nn.Module,
+    budget: Budget,
+    weights: Weights,
+    *,
+    parameter_share: float,
+    mac_share: float,
 ) -> tuple[Costs, LossEstimate, Race]:
     """The costs of a network, of its loss on the search split and its race against dense.
+
+    Args:
+        subject: the dense network, its search split and what it is timed in.
+        model: in eval mode, on the device.
+        budget: that its loss is held against.
+        weights: of what is minimised.
+        parameter_share: its parameters over those of the dense network.
+        mac_share: likewise its MACs.
 
     Raises:
         AnswerError: as `loss_on`.
@@ -139,11 +157,14 @@ def judged(
         seconds=RACE_SECONDS,
         layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
     )
+    time_share = timed.ratios["candidate"].median
     costs = Costs(
         loss=loss.value,
         violation=loss.violation(allowed_on(subject.search, budget)),
-        time_share=timed.ratios["candidate"].median,
+        time_share=time_share,
         parameter_share=parameter_share,
+        mac_share=mac_share,
+        cost=weights.cost(time_share, mac_share, parameter_share),
     )
     return costs, loss, timed
 

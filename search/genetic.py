@@ -1,7 +1,7 @@
 """Genetic search, one gene a layer: NSGA-II with constraint domination and screened children.
 
 Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II"
-(2002). Time comes before parameters as an objective, the budget before both.
+(2002). What is minimised comes before parameters, the budget before both.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import chain
 from deap import base, tools
 
 from search.config import GeneticConfig
-from search.knapsack import fastest, front
+from search.knapsack import cheapest, front
 from search.prediction import saving_scale
 from search.strategy import Candidate, Costs, Point
 from search.table import ChoiceTable
@@ -29,11 +29,11 @@ class ConstrainedCosts(base.Fitness):  # type: ignore[misc]  # deap has no types
     weights = (-1.0, -1.0)
 
     def __init__(self, costs: Costs) -> None:
-        super().__init__((costs.time_share, costs.parameter_share))
+        super().__init__((costs.cost, costs.parameter_share))
         self.violation = max(0.0, costs.violation)
 
     def dominates(self, other: "ConstrainedCosts", obj: slice = slice(None)) -> bool:
-        """Less violation, or the same and no worse in either objective but better in one."""
+        """Less violation, or the same and no worse in either cost but better in one."""
         if self.violation != other.violation:
             return self.violation < other.violation
         return bool(super().dominates(other, obj))
@@ -109,11 +109,11 @@ class GeneticSearch:
         scale, limit = saving_scale(self._table, self._told), loss_limit(self._table, self._told)
 
         def promise(point: Point) -> float:
-            """Predicted share of the dense time, and a penalty for the loss beyond the limit."""
-            saved = 1 - self._table.latency_ms(point) / self._table.dense_latency_ms
+            """Predicted cost, and a penalty for the loss beyond the limit."""
+            saved = 1 - self._table.cost(point)
             return 1 - scale * saved + max(0.0, self._table.loss(point) / limit - 1)
 
-        crossing = fastest(self._table, self._front, limit)
+        crossing = cheapest(self._table, self._front, limit)
         points = [] if crossing in asked else [crossing]
         asked.add(crossing)
         for _ in range(self._config.population - len(points)):
@@ -138,7 +138,7 @@ class GeneticSearch:
 
 def has_failed(costs: Costs) -> bool:
     """Whether any cost that the search goes by is NaN."""
-    return any(map(math.isnan, (costs.violation, costs.time_share, costs.parameter_share)))
+    return any(map(math.isnan, (costs.violation, costs.cost, costs.parameter_share)))
 
 
 def mutate(genes: list[int], sizes: Point, chance: float) -> tuple[list[int]]:

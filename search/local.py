@@ -27,6 +27,7 @@ from search.config import (
     Budget,
     ConfigError,
     Metric,
+    Minimise,
     Objective,
     Recovery,
     RecoveryMethod,
@@ -34,6 +35,7 @@ from search.config import (
     SearchConfig,
     StrategyConfig,
     Unit,
+    Weights,
 )
 from search.data.arrays import Arrays
 from search.data.builtin import BUILTIN, builtin
@@ -136,6 +138,8 @@ def main() -> int:
             confidence=None if arguments.confidence == "none" else float(arguments.confidence),
         )
         objective = Objective(
+            minimise=arguments.minimise,
+            weights=Weights.parsed(arguments.weight) if arguments.weight else None,
             device=arguments.device,
             runtime=arguments.runtime,
             batch=arguments.batch,
@@ -182,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", choices=get_args(Metric), default="top1")
     parser.add_argument("--confidence", default="0.95", help="or none, for the point estimate")
     parser.add_argument("--strategy", choices=sorted(STRATEGIES), default="estimation")
+    parser.add_argument("--minimise", choices=get_args(Minimise), default="latency")
+    parser.add_argument("--weight", action="append", help="of weighted, latency=0.7 say")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--batch", type=int, default=1)

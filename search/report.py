@@ -8,27 +8,32 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     budget, search           as they were ordered
     recovery                 as it was ordered, with the samples that candidates were trained on
                              and judged by, and whether these are training samples; or null
-    objective                as ordered, with the device that `auto` came to
+    objective                as ordered, with the device that `auto` came to and the weights that
+                             latency, MACs and parameters count for
     circumstances            what the times hold for: device by name, threads, runtime,
                              allocator, versions
     not_simplified           why no network was simplified, batch norms folded say; or null
     splits                   number of images that calibrated, searched and confirmed
     dense                    metric, value (percent where counted), latency_ms, parameters, macs
-    result                   loss, latency_ms, dense_latency_ms, speedup with its interval, layout,
-                             runtime, parameters, macs; null where the dense network stays;
+    result                   loss, cost (what is minimised, over that of dense), latency_ms,
+                             dense_latency_ms, speedup with its interval, layout, runtime,
+                             parameters, macs; null where the dense network stays;
                              recovery: loss_before it, method, rate, epochs, seconds, and before
                              and after, what was minimised, on the samples left out; or null
     program_difference,      of model.pt2 and model.onnx to the network, relative to the largest
     onnx_difference          output; each where the file is there
     layers                   of each layer that had a choice: name, method and ranks (null: dense),
-                             predicted_error, times and parameters before and after, choices
+                             predicted_error, times, parameters and MACs before and after, choices
     kept_dense               layer -> why it had none
     tested                   finalists in the order of their tests: plan, loss, passed
+    front                    of the candidates and dense those that no other beats in loss and
+                             cost on the search's images, by rising loss: plan, loss, within the
+                             budget or not, cost, speedup, parameter_share, mac_share
     evaluations, failed      candidates that were evaluated, and those of them that failed
     search_seconds           that the search took, in its last attempt
     samples_saved            share of the search's images that early stops spared, likewise
     surrogate                rank correlation of predicted with measured loss and latency
-    limit                    speedup with the layers that have faster forms for nothing, and the
+    limit                    speedup with the layers that have other forms for nothing, and the
                              share of their time that was saved
 """
 
@@ -36,6 +41,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.config import GRAPH_RUNTIMES
+from search.wording import WORDS
 
 # The runtimes by what a person calls them.
 RUNTIMES = {
@@ -54,7 +60,7 @@ VERDICTS = {
 
 def markdown(document: Mapping[str, Any]) -> str:
     """report.md: the promise and the verdict first, then the figures and what they hold for."""
-    parts = (_promise, _comparison, _layers, _method, _use)
+    parts = (_promise, _comparison, _layers, _front, _method, _use)
     return "\n\n".join("\n".join(part(document)) for part in parts) + "\n"
 
 
@@ -69,11 +75,18 @@ def _promise(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {VERDICTS[document['verdict']]}"
     yield ""
     yield f"Promise: lose at most {budget['max_loss']:g} {unit} of {budget['metric']}{sure}."
+    yield f"Minimised: {_minimised(document['objective'])}."
     yield ""
     yield document["sentence"]
     if document["stopped_by"] is not None:
         yield ""
         yield f"The search was ended by its limit `{document['stopped_by']}`; more may be possible."
+
+
+def _minimised(objective: Mapping[str, Any]) -> str:
+    parts = [f"{weight:g} of {name}" for name, weight in objective["weights"].items() if weight]
+    noun = WORDS[objective["minimise"]].noun
+    return noun if len(parts) == 1 else f"{noun}, {', '.join(parts)}"
 
 
 def _comparison(document: Mapping[str, Any]) -> Iterator[str]:
@@ -98,6 +111,8 @@ def _comparison(document: Mapping[str, Any]) -> Iterator[str]:
         f"| speed-up (95 % interval) | 1 | {result['speedup']:.2f} "
         f"({result['speedup_low']:.2f} to {result['speedup_high']:.2f}) |"
     )
+    noun = WORDS[document["objective"]["minimise"]].noun
+    yield f"| minimised: {noun}, over that of dense | 1 | {result['cost']:.3f} |"
     for word, key in (("parameters", "parameters"), ("multiply-adds", "macs")):
         share = 100 * result[key] / dense[key] if dense[key] else 100.0
         yield f"| {word} | {dense[key]:,} | {result[key]:,} ({share:.1f} %) |"
@@ -132,6 +147,25 @@ def _layers(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Predicted error: squared error of the layer's output over its mean square, on the "
         "calibration images, before repair. Times are of the layer alone."
+    )
+
+
+def _front(document: Mapping[str, Any]) -> Iterator[str]:
+    noun = WORDS[document["objective"]["minimise"]].noun
+    yield "## What other budgets would have come to"
+    yield ""
+    yield f"| loss | within | {noun} | speed-up | parameters | multiply-adds |"
+    yield "|---|---|---|---|---|---|"
+    for row in document["front"]:
+        yield (
+            f"| {row['loss']:.3g} | {'yes' if row['within'] else 'no'} | {100 * row['cost']:.1f} % "
+            f"| {row['speedup']:.2f} | {100 * row['parameter_share']:.1f} % "
+            f"| {100 * row['mac_share']:.1f} % |"
+        )
+    yield ""
+    yield (
+        f"The candidates, dense among them, that no other beats in loss and {noun}, on the images "
+        "that guided the search: none of these figures is confirmed. Shares are of dense."
     )
 
 
@@ -170,7 +204,7 @@ def _quality(document: Mapping[str, Any]) -> Iterator[str]:
     if limit["achieved"] is not None:
         most = "any speed-up" if limit["speedup"] is None else f"{limit['speedup']:.2f} times"
         yield (
-            f"With the layers that have faster forms for nothing, {most} could be reached "
+            f"With the layers that have other forms for nothing, {most} could be reached "
             f"(Amdahl); of the time that they take, {100 * limit['achieved']:.0f} % was saved."
         )
     told = [

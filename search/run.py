@@ -38,11 +38,12 @@ from compress.artifact import PROGRAMS, write_result
 from compress.batch import tensors_of
 from compress.plan import Plan
 from search.analysis import analyse
-from search.config import SearchConfig
+from search.config import Budget, SearchConfig
 from search.confirmation import Confirmation, confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
+from search.pareto import unbeaten
 from search.progress import Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
@@ -173,6 +174,11 @@ def evidence(
     """All that a reader needs to believe the result: JSON in the words of `search.report`."""
     budget = config.budget
     allowed = allowed_on(subject.confirmation, budget)
+    front = unbeaten(
+        found.candidates,
+        dense_point=table.dense_point,
+        allowed=allowed_on(subject.search, budget),
+    )
     return {
         "verdict": confirmation.verdict,
         "sentence": confirmation.sentence,
@@ -181,7 +187,8 @@ def evidence(
         "budget": asdict(budget),
         "search": asdict(config.search),
         "recovery": _recovery(subject, config),
-        "objective": asdict(config.objective) | {"device": subject.device.type},
+        "objective": asdict(config.objective)
+        | {"device": subject.device.type, "weights": asdict(config.objective.minimised)},
         "circumstances": circumstances(subject.device, subject.runtime),
         "splits": {
             "calibration": sum(map(len, subject.calibration)),
@@ -204,12 +211,27 @@ def evidence(
             }
             for finalist in confirmation.tested
         ],
+        "front": [_on_front(table, budget, candidate) for candidate in front],
         "evaluations": len(found.candidates),
         "failed": sum(math.isnan(c.costs.loss) for c in found.candidates),
         "search_seconds": round(found.seconds, 3),
         "samples_saved": round(found.samples_saved, 4),
         "surrogate": surrogate(table, found.candidates),
         "limit": limit(table, confirmation.measured["speedup"] if confirmation.measured else 1.0),
+    }
+
+
+def _on_front(table: ChoiceTable, budget: Budget, candidate: Candidate) -> dict[str, Any]:
+    """A candidate by its costs on the search split, its loss in the numbers a person reads."""
+    costs = candidate.costs
+    return {
+        "plan": json.loads(table.plan(candidate.point).to_json()),
+        "loss": budget.shown(costs.loss),
+        "within": costs.is_feasible,
+        "cost": costs.cost,
+        "speedup": 1 / costs.time_share,
+        "parameter_share": costs.parameter_share,
+        "mac_share": costs.mac_share,
     }
 
 
@@ -236,6 +258,8 @@ def _layer(layer: LayerRow, row: ChoiceRow) -> dict[str, Any]:
         "latency_ms": row.latency_ms,
         "dense_parameters": layer.dense.parameters,
         "parameters": row.parameters,
+        "dense_macs": layer.dense.macs,
+        "macs": row.macs,
         "choices": len(layer.choices) - 1,
     }
 

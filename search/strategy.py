@@ -1,5 +1,6 @@
 """The contract of every search: integers and costs, no tensor, no database, no clock."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,10 +21,17 @@ class Costs:
     """T_candidate / T_dense of the whole network."""
     parameter_share: float
     """Parameters of the candidate over those of the dense network."""
+    mac_share: float
+    """MACs of the candidate over those of the dense network."""
+    cost: float
+    """What is minimised: `Weights.cost` of the three shares. The dense network's is 1."""
 
     @property
     def is_feasible(self) -> bool:
         return self.violation <= 0  # False for NaN, as it should be
+
+
+FAILED = Costs(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,6 @@ def search(
 
 
 def best(candidates: list[Candidate]) -> Candidate | None:
-    """The fastest feasible candidate, or None."""
+    """The feasible candidate of least cost, or None."""
     feasible = [c for c in candidates if c.costs.is_feasible]
-    return min(feasible, key=lambda c: (c.costs.time_share, c.costs.loss), default=None)
+    return min(feasible, key=lambda c: (c.costs.cost, c.costs.loss), default=None)

@@ -33,7 +33,7 @@ def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
     """What no plan can pass: the speedup with the layers of the table for nothing (Amdahl 1967).
 
     Args:
-        table: whose layers all have faster forms.
+        table: whose layers all have other forms.
         speedup: T_dense / T of the result.
 
     Returns:

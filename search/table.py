@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from compress.plan import Choice, Plan
+from search.config import LATENCY, Weights
 from search.strategy import Point
 
 
@@ -46,7 +47,9 @@ class ChoiceTable:
     dense_parameters: int
     dense_macs: int
     kept_dense: dict[str, str]
-    """Layer -> why it has no choice: unsupported, or nothing was faster."""
+    """Layer -> why it has no choice: unsupported, or nothing was cheaper."""
+    weights: Weights = LATENCY
+    """What is minimised."""
 
     @property
     def sizes(self) -> Point:
@@ -73,6 +76,22 @@ class ChoiceTable:
         )
         return self.dense_latency_ms - saved
 
+    def row_cost(self, row: ChoiceRow) -> float:
+        """What a row costs of the dense network's cost, which is 1."""
+        return self.weights.cost(
+            row.latency_ms / self.dense_latency_ms,
+            row.macs / self.dense_macs,
+            row.parameters / self.dense_parameters,
+        )
+
+    def cost(self, point: Sequence[int]) -> float:
+        """Predicted cost of the whole network: that of dense, less what each layer saves."""
+        saved = sum(
+            self.row_cost(layer.dense) - self.row_cost(row)
+            for layer, row in zip(self.layers, self.rows(point), strict=True)
+        )
+        return 1 - saved
+
     def loss(self, point: Sequence[int]) -> float:
         """Predicted loss: the sum of the layers' losses."""
         return sum(row.loss for row in self.rows(point))
@@ -91,6 +110,12 @@ class ChoiceTable:
         )
         return self.dense_macs - saved
 
+    def parameter_share(self, point: Sequence[int]) -> float:
+        return self.parameters(point) / self.dense_parameters
+
+    def mac_share(self, point: Sequence[int]) -> float:
+        return self.macs(point) / self.dense_macs
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -99,6 +124,7 @@ class ChoiceTable:
         """Read what `to_json` wrote."""
         document = json.loads(text)
         document["layers"] = tuple(_layer(layer) for layer in document["layers"])
+        document["weights"] = Weights(**document.get("weights", asdict(LATENCY)))
         return cls(**document)
 
 

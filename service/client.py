@@ -30,7 +30,16 @@ from uuid import uuid4
 import httpx2
 from pydantic import TypeAdapter
 
-from service.schemas import ArtifactOut, CandidateOut, DatasetOut, JobOrder, JobOut, ModelOut, Page
+from service.schemas import (
+    ArtifactOut,
+    CandidateOut,
+    DatasetOut,
+    FrontPointOut,
+    JobOrder,
+    JobOut,
+    ModelOut,
+    Page,
+)
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 DOWNLOADS: Final = 5  # beginnings of one download, each where the one before was cut off
@@ -210,6 +219,11 @@ class Client:
     def candidates(self, job_id: str) -> Iterator[CandidateOut]:
         """Every plan that was evaluated for a job, newest first."""
         return self._pages(Page[CandidateOut], f"/v1/jobs/{job_id}/candidates")
+
+    def pareto(self, job_id: str) -> list[FrontPointOut]:
+        """What no other candidate beats in loss and cost, dense among them, by rising loss."""
+        answer = self._send("GET", f"/v1/jobs/{job_id}/pareto")
+        return Page[FrontPointOut].model_validate_json(answer.content).data
 
     def artifacts(self, job_id: str) -> list[ArtifactOut]:
         """The files of a job's result; empty while there are none."""

@@ -1,6 +1,6 @@
 """What goes in and out over HTTP. Of a job's order, `search.config` has the fields and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from search.config import EstimationConfig, SearchConfig, StrategyConfig
 from service.store.candidates import Sort
-from service.store.tables import ArtifactRow, JobRow, JobState
+from service.store.tables import ArtifactRow, CandidateRow, JobRow, JobState
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # What no database refuses and no terminal obeys.
@@ -70,7 +70,7 @@ class JobsQuery(PageQuery):
 
 
 class CandidatesQuery(PageQuery):
-    """In which order: the newest first, or the lowest cost."""
+    """In which order: the newest first, or the lowest in one of the costs."""
 
     sort: Sort = "newest"
 
@@ -189,7 +189,10 @@ class JobOut(BaseModel):
             counts={"complete": 0, "failed": 0, **counts},
             links={
                 "self": path,
-                **{n: f"{path}/{n}" for n in ("events", "candidates", "artifacts", "cancel")},
+                **{
+                    n: f"{path}/{n}"
+                    for n in ("events", "candidates", "pareto", "artifacts", "cancel")
+                },
                 "model": f"/v1/models/{row.model_id}",
                 "dataset": f"/v1/datasets/{row.dataset_id}",
             },
@@ -215,6 +218,53 @@ class CandidateOut(BaseModel):
     attempt: int
     seconds: float
     created_at: datetime
+
+
+class FrontPointOut(BaseModel):
+    """A candidate that no other beats in loss and cost, or the dense network, whose id is null.
+
+    Shares are of the dense network's; the loss is the metric's own, a share where counted.
+    """
+
+    object: Literal["front_point"] = "front_point"
+    candidate: str | None
+    plan: dict[str, Any]
+    loss: float
+    is_feasible: bool
+    cost: float
+    time_share: float
+    mac_share: float | None
+    parameter_share: float
+
+    @classmethod
+    def all_of(cls, rows: Sequence[CandidateRow]) -> list[Self]:
+        """The points of a front by rising loss, with dense in its place unless it is beaten."""
+        points = [
+            cls(
+                candidate=row.id,
+                plan=row.plan,
+                is_feasible=row.costs["violation"] is not None and row.costs["violation"] <= 0,
+                **{name: row.costs[name] for name in cls.model_fields.keys() & row.costs.keys()},
+            )
+            for row in rows
+        ]
+        if not any(point.loss <= 0 and point.cost <= 1 for point in points):
+            points.append(cls.of_dense())
+        return sorted(points, key=lambda point: point.loss)
+
+    @classmethod
+    def of_dense(cls) -> Self:
+        """The dense network, which every budget allows."""
+        return cls(
+            candidate=None,
+            plan={"version": 1, "layers": {}},
+            loss=0.0,
+            is_feasible=True,
+            cost=1.0,
+            time_share=1.0,
+            mac_share=1.0,
+            parameter_share=1.0,
+        )
 
 
 class ArtifactOut(BaseModel):
@@ -258,6 +308,7 @@ class CapabilitiesOut(BaseModel):
     version: str
     architectures: list[str]
     methods: list[str]
+    objectives: list[str]
     strategies: list[str]
     metrics: list[str]
     units: list[str]

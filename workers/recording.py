@@ -77,7 +77,7 @@ class Recording:
         self.ids[row.key] = row.id
         self._pace.evaluated(row.seconds)
         rivals = [row] if self._best is None else [self._best, row]
-        if best([c for c in map(_candidate, rivals) if c.costs.time_share < 1]) != _candidate(row):
+        if best([c for c in map(_candidate, rivals) if c.costs.cost < 1]) != _candidate(row):
             return False
         self._best = row
         return True

@@ -7,9 +7,10 @@ from torch import nn
 
 from benchmarks.rivals.contest import Evaluated
 from benchmarks.rivals.journal import Journal
-from search.evaluation import FAILED, AnswerError, Evaluator, judged
+from search.config import LATENCY
+from search.evaluation import AnswerError, Evaluator, judged
 from search.evaluation import plan_key as key_of
-from search.strategy import Costs, Point
+from search.strategy import FAILED, Costs, Point
 from search.subject import Subject
 from search.table import ChoiceTable
 
@@ -84,6 +85,12 @@ def costs_of(subject: Subject, network: nn.Module) -> Costs:
         AnswerError: an answer is not finite.
     """
     parameters = sum(weight.numel() for weight in network.parameters())
-    share = parameters / subject.parameters
-    costs, _, _ = judged(subject, network, subject.config.budget, share)
+    costs, _, _ = judged(
+        subject,
+        network,
+        subject.config.budget,
+        LATENCY,
+        parameter_share=parameters / subject.parameters,
+        mac_share=1.0,  # not counted: a rival's layers are of any kind, and all minimise latency
+    )
     return costs

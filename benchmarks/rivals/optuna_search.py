@@ -36,7 +36,7 @@ class OptunaSearch:
         self._sizes: dict[str, BaseDistribution] = {
             layer.name: IntDistribution(0, len(layer.choices) - 1) for layer in table.layers
         }
-        dense = Costs(loss=0.0, violation=0.0, time_share=1.0, parameter_share=1.0)
+        dense = Costs(0.0, 0.0, time_share=1.0, parameter_share=1.0, mac_share=1.0, cost=1.0)
         self._told = {table.dense_point: dense}
         self._asked: tuple[Point, Trial] | None = None
 

@@ -11,7 +11,7 @@ from search.config import (
     EstimationConfig,
     GeneticConfig,
     Metric,
-    Objective,
+    Minimise,
     Recovery,
     RecoveryMethod,
     Runtime,
@@ -27,6 +27,7 @@ from service.commands.budget import read_budget
 from service.commands.connection import Json, Token, Url, connect, read_settings
 from service.commands.jobs import finish
 from service.commands.local import run_module
+from service.commands.objective import read_objective
 from service.schemas import BuiltinOrder, DatasetOut, JobOrder
 
 StrategyName = Literal["estimation", "genetic", "uniform", "vbmf"]
@@ -76,6 +77,13 @@ def compress(
     metric: Annotated[Metric, typer.Option(help="What is lost.")] = "top1",
     confidence: Annotated[str, typer.Option(help="Of the promise; none: point estimate.")] = "0.95",
     strategy: Annotated[StrategyName, typer.Option(help="How ranks are searched.")] = "estimation",
+    minimise: Annotated[
+        Minimise, typer.Option(help="What is made small; latency is measured in any case.")
+    ] = "latency",
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --minimise weighted: latency=0.7; once for each part."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Batch size that is timed.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads that are timed with.", min=1)] = 1,
     device: Annotated[
@@ -113,6 +121,15 @@ def compress(
 ) -> None:
     """Make a trained network faster within a loss budget."""
     budget = read_budget(max_loss, metric, confidence)
+    objective = read_objective(
+        minimise,
+        weight or (),
+        device=device,
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        fold_norms=fold_norms,
+    )
     declaration = _declaration(inputs, transforms, mean, std)
     if ":" in model:
         options: dict[str, object] = {
@@ -127,6 +144,7 @@ def compress(
             "--metric": metric,
             "--confidence": confidence,
             "--strategy": strategy,
+            "--minimise": minimise,
             "--device": device,
             "--runtime": runtime,
             "--batch": batch,
@@ -138,6 +156,7 @@ def compress(
         }
         # One word each, so that a value may begin with a dash.
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
+        given += [f"--weight={part}" for part in weight or ()]
         given += ["--fold-norms"] if fold_norms else []
         run_module("search.local", model, *given, as_json=as_json)
     file, architecture = _network(model, weights)
@@ -147,13 +166,7 @@ def compress(
             model=uploaded.id,
             dataset=_dataset(client, data, declaration).id,
             budget=budget,
-            objective=Objective(
-                device=device,
-                runtime=runtime,
-                batch=batch,
-                threads=threads,
-                fold_norms=fold_norms,
-            ),
+            objective=objective,
             search=STRATEGIES[strategy](),
             recovery=Recovery(method=recover, max_seconds=recover_seconds),
             name=name,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from search.wording import WORDS, Words
 from service.schemas import JobOut
 
 
@@ -45,12 +46,16 @@ def job_lines(job: JobOut) -> Iterator[str]:
         yield from _best_lines(job.best, job.request, job.baseline)
 
 
-def best_words(best: Mapping[str, Any] | None) -> str:
+def best_words(job: JobOut) -> str:
     """The best so far, for a progress bar."""
-    if not best:
-        return "nothing faster yet"
-    loss = best["loss"]
-    return f"best {best['speedup']:.2f}x, loss {loss['value']:.2f}, at most {loss['upper']:.2f}"
+    words = _words(job.request)
+    if not job.best:
+        return f"nothing {words.cheaper} yet"
+    loss, cost = job.best["loss"], job.best["cost"]
+    return (
+        f"best {cost:.0%} of the {words.noun}, {job.best['speedup']:.2f}x, "
+        f"loss {loss['value']:.2f}, at most {loss['upper']:.2f}"
+    )
 
 
 def _best_lines(
@@ -68,8 +73,13 @@ def _best_lines(
         f"loss        {loss['value']:.2f} {loss['unit']} of {loss['metric']}{bound}; "
         f"{loss['allowed']:.2f} allowed; {loss['samples']} samples"
     )
+    yield f"minimised   {_words(request).noun}: {best['cost']:.0%} of the dense network's"
     yield f"parameters  {_share(best, baseline, 'parameters')}"
     yield f"macs        {_share(best, baseline, 'macs')}"
+
+
+def _words(request: Mapping[str, Any]) -> Words:
+    return WORDS[request["objective"]["minimise"]]
 
 
 def _share(best: Mapping[str, Any], baseline: Mapping[str, Any] | None, count: str) -> str:

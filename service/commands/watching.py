@@ -40,7 +40,7 @@ def _bar(states: Iterator[JobOut], console: Console) -> JobOut:
 def _lines(states: Iterator[JobOut], console: Console) -> JobOut:
     said = ""
     for job in states:
-        line = f"{_phase(job)}: {best_words(job.best)}" if job.best else _phase(job)
+        line = f"{_phase(job)}: {best_words(job)}" if job.best else _phase(job)
         if line != said:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
             said = line
@@ -55,4 +55,4 @@ def _words(job: JobOut) -> str:
     done, most = (job.progress.get(f"evaluations_{part}") for part in ("done", "max"))
     if not done:
         return str(job.progress.get("message", ""))
-    return f"{done}/{most} evaluations · {best_words(job.best)}"
+    return f"{done}/{most} evaluations · {best_words(job)}"

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.deps import ReadDep
 from service.pages import page
-from service.schemas import CandidateOut, CandidatesQuery, Id, Page
+from service.schemas import CandidateOut, CandidatesQuery, FrontPointOut, Id, Page
 from service.store import candidates, jobs
 
 router = APIRouter(tags=["candidates"])
@@ -33,3 +33,11 @@ def list_candidates(
         show=CandidateOut.model_validate,
         place=lambda r: r.id,
     )
+
+
+@router.get("/jobs/{job_id}/pareto")
+def list_front(job_id: Id, session: ReadDep) -> Page[FrontPointOut]:
+    """What no other candidate beats in loss and cost, dense among them; there are few."""
+    jobs.get(session, job_id)
+    rows = candidates.front(session, job_id)
+    return Page(data=FrontPointOut.all_of(rows), has_more=False, next=None)

@@ -8,7 +8,7 @@ from typing import get_args
 from fastapi import APIRouter
 
 from compress.catalog import ARCHITECTURES, METHODS
-from search.config import Metric, StrategyConfig, Unit
+from search.config import Metric, Minimise, StrategyConfig, Unit
 from search.data.declaration import Declaration
 from service import safetensors_file
 from service.array_intake import MAX_CLASSES, MIN_SAMPLES
@@ -48,6 +48,7 @@ def read_capabilities(settings: SettingsDep) -> CapabilitiesOut:
         version=version("ranksearch"),
         architectures=sorted(ARCHITECTURES),
         methods=list(METHODS),
+        objectives=list(get_args(Minimise)),
         strategies=[config().strategy for config in get_args(StrategyConfig)],
         metrics=list(get_args(Metric)),
         units=list(get_args(Unit)),

@@ -4,12 +4,12 @@ import pytest
 
 from benchmarks.rivals.contest import Run, median, run
 from benchmarks.rivals.journal import Journal
-from search.strategy import Candidate, Costs
-from tests.search.tables import Additive, all_points, synthetic
+from search.strategy import FAILED, Candidate
+from tests.search.tables import Additive, all_points, synthetic, timed
 
 
 def costs(time_share, violation=-1.0):
-    return Costs(loss=0.0, violation=violation, time_share=time_share, parameter_share=1.0)
+    return timed(0.0, violation, time_share)
 
 
 RUN = Run(
@@ -78,9 +78,8 @@ def test_a_journal_gives_back_what_was_put_in_after_a_restart(tmp_path):
     file = tmp_path / "folder" / "network.jsonl"
     journal = Journal(file)
     assert journal.get("a") is None
-    nan = float("nan")
     journal.put("a", costs(0.25), 1.5)
-    journal.put("b", Costs(nan, nan, nan, nan), 2.0)
+    journal.put("b", FAILED, 2.0)
     with file.open("a") as lines:
         lines.write('\n{"key": "c", "lo')  # stopped while writing
     again = Journal(file)

@@ -23,7 +23,7 @@ from search.subject import Subject
 from search.table import ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
 from tests.search.subjects import size_of, small, weighed_layers, weighed_race
-from tests.search.tables import row
+from tests.search.tables import row, timed
 
 
 @pytest.fixture(autouse=True)
@@ -157,12 +157,12 @@ def test_shares_follow_what_each_layer_can_bear(pruning):
 
 
 def test_sensitivities_are_asked_layer_by_layer_before_the_shares(pruning):
-    from search.strategy import Candidate, Costs  # noqa: PLC0415
+    from search.strategy import Candidate  # noqa: PLC0415
 
     strategy = pruning.SensitivityPruningSearch(2)
     singles = strategy.ask()
     assert singles == [(pruning.ALONE, 0), (0, pruning.ALONE)]
-    costs = [Costs(loss, loss - 0.1, 0.5, 0.5) for loss in (0.0, 0.2)]
+    costs = [timed(loss, loss - 0.1, 0.5, 0.5) for loss in (0.0, 0.2)]
     strategy.tell([Candidate(p, c) for p, c in zip(singles, costs, strict=True)])
     (point,) = strategy.ask()
     assert point[1] == 0 < point[0]

@@ -7,12 +7,13 @@ from benchmarks.rivals.contest import Run
 from benchmarks.rivals.delivery import Delivery
 from benchmarks.rivals.rows import marked, row
 from benchmarks.rivals.targets import targets
-from search.strategy import Candidate, Costs
+from search.strategy import Candidate
 from tests.benchmarks.test_tables import RECORD
+from tests.search.tables import timed
 
 
 def run_of(*time_shares, seconds=1.0):
-    costs = [Costs(0.004, -0.006, share, 0.5) for share in time_shares]
+    costs = [timed(0.004, -0.006, share, 0.5) for share in time_shares]
     return Run([Candidate((i,), each) for i, each in enumerate(costs)], seconds)
 
 
@@ -60,7 +61,7 @@ def test_a_row_is_the_median_over_its_seeds(rows):
 
 
 def test_a_run_without_a_network_delivers_dense():
-    nothing = Run([Candidate((0,), Costs(0.1, 0.1, 0.1, 0.1))], 1.0)
+    nothing = Run([Candidate((0,), timed(0.1, 0.1, 0.1, 0.1))], 1.0)
     found = row(who("EVBMF", "rule"), [nothing], [None])
     assert (found["speedup"], found["found"], found["kept"]) == (1.0, 0, 0)
     assert found["loss"] is None

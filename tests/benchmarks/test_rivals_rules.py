@@ -9,8 +9,8 @@ from benchmarks.rivals.contest import run
 from benchmarks.rivals.energy import EnergySearch, energy_points
 from benchmarks.rivals.greedy import RATIOS, GreedySearch
 from benchmarks.rivals.plain_genetic import PlainGeneticSearch, penalised
-from search.strategy import Candidate, Costs
-from tests.search.tables import Additive, Entangled, all_points, layer, row, synthetic, table
+from search.strategy import FAILED, Candidate
+from tests.search.tables import Additive, Entangled, all_points, layer, row, synthetic, table, timed
 
 SMALL = table(
     layer("a", 1.0, 1000, row(0.1, 0.8, 700), row(0.2, 0.6, 500), row(0.4, 0.3, 200)),
@@ -68,7 +68,7 @@ def test_points_lie_in_the_table_and_come_once_and_dense_never(rule, made):
 @pytest.mark.parametrize("rule", RULES)
 def test_the_same_seed_asks_the_same_and_a_failure_ends_nothing(rule):
     assert asked(rule, DEEP, truth=Entangled) == asked(rule, DEEP, truth=Entangled)
-    nan = Costs(*[float("nan")] * 4)
+    nan = FAILED
     ended = run(RULES[rule](DEEP, 0), lambda _: (nan, 1.0), 30)
     assert ended.finalists == []
 
@@ -116,7 +116,7 @@ def test_greedy_takes_the_cheapest_choice_of_each_layer_within_one_score():
     losses = {(1, 0): 0.0, (2, 0): 0.02, (3, 0): 0.3, (0, 1): 0.01, (0, 2): 0.02}
 
     def candidate(point, loss):
-        return Candidate(point, Costs(loss, loss - 0.05, 0.5, 0.5))
+        return Candidate(point, timed(loss, loss - 0.05, 0.5, 0.5))
 
     strategy.tell([candidate(point, losses[point]) for point in strategy.ask()])
     # scores 0.3, 0.02, 0.01 and 0 stand for these plans; (1, 0) was asked alone
@@ -130,10 +130,10 @@ def test_greedy_takes_the_cheapest_choice_of_each_layer_within_one_score():
 
 
 def test_a_candidate_beyond_the_budget_is_worse_than_dense():
-    within, beyond, worse = (Costs(0.0, v, t, 0.5) for v, t in ((0.0, 0.9), (0.1, 0.1), (0.2, 0.1)))
+    within, beyond, worse = (timed(0.0, v, t, 0.5) for v, t in ((0.0, 0.9), (0.1, 0.1), (0.2, 0.1)))
     assert penalised(within) == 0.9
     assert 1 < penalised(beyond) < penalised(worse) < math.inf
-    assert penalised(Costs(*[float("nan")] * 4)) == math.inf
+    assert penalised(FAILED) == math.inf
 
 
 def test_the_plain_genetic_search_gets_better_by_selection():

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from compress.plan import Choice
+from search.config import Weights
 from search.strategy import Candidate, Costs, Point
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
@@ -14,7 +15,11 @@ METHODS = ("svd", "spatial_svd", "tucker2")
 
 
 def row(
-    loss: float, latency_ms: float, parameters: int, ranks: tuple[int, ...] = (16,)
+    loss: float,
+    latency_ms: float,
+    parameters: int,
+    ranks: tuple[int, ...] = (16,),
+    macs: int | None = None,
 ) -> ChoiceRow:
     """A factorised choice."""
     return ChoiceRow(
@@ -22,7 +27,7 @@ def row(
         loss=loss,
         latency_ms=latency_ms,
         parameters=parameters,
-        macs=10 * parameters,
+        macs=10 * parameters if macs is None else macs,
     )
 
 
@@ -60,6 +65,19 @@ def synthetic(layers: int, choices: int, seed: int = 0) -> ChoiceTable:
     return table(*(_layer(f"conv{i}", choices, rng) for i in range(layers)))
 
 
+def opposed(made: ChoiceTable) -> ChoiceTable:
+    """The same, but MACs are minimised and whatever has fewer of them is slower."""
+    layers = tuple(
+        replace(layer, choices=tuple(_slower(row, layer.dense) for row in layer.choices))
+        for layer in made.layers
+    )
+    return replace(made, layers=layers, weights=Weights(macs=1.0))
+
+
+def _slower(row: ChoiceRow, dense: ChoiceRow) -> ChoiceRow:
+    return replace(row, latency_ms=dense.latency_ms * (2 - row.macs / dense.macs))
+
+
 def _layer(name: str, choices: int, rng: np.random.Generator) -> LayerRow:
     parameters = int(rng.integers(5_000, 500_000))
     latency_ms = float(rng.uniform(0.2, 2.0))
@@ -76,7 +94,7 @@ def _layer(name: str, choices: int, rng: np.random.Generator) -> LayerRow:
                 loss=float(loss),
                 latency_ms=float(time),
                 parameters=int(share * parameters),
-                macs=int(share * parameters * 64),
+                macs=int(share * parameters * 10),
             )
         )
     kept = [r for r in rows if not any(_beats(other, r) for other in rows)]
@@ -86,6 +104,11 @@ def _layer(name: str, choices: int, rng: np.random.Generator) -> LayerRow:
 
 def _beats(one: ChoiceRow, other: ChoiceRow) -> bool:
     return one.loss <= other.loss and one.latency_ms <= other.latency_ms and one is not other
+
+
+def timed(loss: float, violation: float, time_share: float, parameter_share: float = 1.0) -> Costs:
+    """Costs of which latency is what is minimised."""
+    return Costs(loss, violation, time_share, parameter_share, mac_share=1.0, cost=time_share)
 
 
 def all_points(of: ChoiceTable) -> list[Point]:
@@ -109,12 +132,15 @@ class Additive:
         return self.table.latency_ms(point) / self.table.dense_latency_ms
 
     def costs(self, point: Point) -> Costs:
-        loss = self.loss(point)
+        loss, time_share = self.loss(point), self.time_share(point)
+        others = self.table.mac_share(point), self.table.parameter_share(point)
         return Costs(
             loss=loss,
             violation=loss - self.allowed,
-            time_share=self.time_share(point),
-            parameter_share=self.table.parameters(point) / self.table.dense_parameters,
+            time_share=time_share,
+            parameter_share=self.table.parameter_share(point),
+            mac_share=self.table.mac_share(point),
+            cost=self.table.weights.cost(time_share, *others),
         )
 
     def __call__(self, points: list[Point]) -> list[Candidate]:

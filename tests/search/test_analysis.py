@@ -14,7 +14,7 @@ from compress.surgery import factorize_
 from search import analysis
 from search import subject as subject_module
 from search.analysis import analyse, table_key
-from search.config import Budget, ConfigError, Limits, Objective, SearchConfig
+from search.config import Budget, ConfigError, Limits, Objective, SearchConfig, Weights
 from search.data.arrays import Arrays
 from search.factors import Factors
 from search.subject import Subject
@@ -38,6 +38,10 @@ def prepared(model, config=CONFIG):
 
 def quiet(fraction, sentence):
     pass
+
+
+def weighted(**weights):
+    return Objective(device="cpu", minimise="weighted", weights=Weights(**weights))
 
 
 @pytest.fixture
@@ -114,6 +118,61 @@ def test_a_form_that_is_no_faster_than_one_that_can_do_more_is_not_decomposed(su
     assert {name for name, _ in asked} >= {"conv2", "conv3"}
     assert len(set(asked)) == len(asked)
     assert all(len(layer.choices) == 2 for layer in found.layers)  # the one that loses least
+
+
+def slow_layers(layers, example, **settings):
+    """Every form takes a thousand times the time of dense."""
+    return {name: 1.0 if name == "dense" else 1000.0 for name in layers}
+
+
+@pytest.mark.parametrize(
+    ("objective", "cost"),
+    [
+        (Objective(device="cpu", minimise="macs"), lambda row: row.macs),
+        (Objective(device="cpu", minimise="parameters"), lambda row: row.parameters),
+    ],
+    ids=["MACs", "parameters"],
+)
+def test_a_slower_form_is_worthwhile_where_time_is_not_minimised(monkeypatch, objective, cost):
+    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    config = replace(CONFIG, objective=objective)
+    found = analyse(prepared(small(), config), config, quiet)
+    assert {layer.name for layer in found.layers} >= {"conv2", "conv3"}
+    assert found.weights == objective.minimised
+    for layer in found.layers:
+        dense, *rows = layer.choices
+        assert rows
+        for row in rows:
+            assert row.latency_ms == 1000 * dense.latency_ms
+            assert cost(row) < 0.97 * cost(dense)
+            others = [other for other in layer.choices if other is not row]
+            assert not any(other.loss <= row.loss and cost(other) <= cost(row) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sentence"),
+    [
+        (Objective(device="cpu"), "nothing was faster: the best form"),
+        (weighted(latency=1.0), "100000 % of the dense layer's weighted cost"),
+    ],
+    ids=["latency", "weighted"],
+)
+def test_where_every_form_costs_more_the_layer_stays_dense(monkeypatch, objective, sentence):
+    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    config = replace(CONFIG, objective=objective)
+    found = analyse(prepared(small(), config), config, quiet)
+    assert found.layers == ()
+    assert sentence in found.kept_dense["conv2"]
+
+
+def test_a_form_that_saves_few_macs_for_much_time_is_no_gain_in_the_mean(monkeypatch, subject):
+    """Each form has fewer MACs than the dense layer, and takes a thousand times its time."""
+    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    config = replace(CONFIG, objective=weighted(latency=1e-9, macs=1.0))
+    found = analyse(subject, config, quiet)
+    heavy = replace(CONFIG, objective=weighted(latency=1.0, macs=1e-6))
+    assert {layer.name for layer in found.layers} >= {"conv2", "conv3"}
+    assert analyse(subject, heavy, quiet).layers == ()
 
 
 def test_layers_come_in_the_order_in_which_the_network_calls_them(subject):
@@ -331,6 +390,9 @@ def test_the_key_of_a_table_changes_with_all_that_it_depends_on_and_nothing_else
         key(config=replace(CONFIG, limits=Limits(max_memory_bytes=2**30))),
         key(config=replace(CONFIG, objective=Objective(device="cpu", batch=2))),
         key(config=replace(CONFIG, objective=Objective(device="cpu", threads=2))),
+        key(config=replace(CONFIG, objective=Objective(device="cpu", minimise="macs"))),
+        key(config=replace(CONFIG, objective=weighted(latency=1.0, macs=1.0))),
+        key(config=replace(CONFIG, objective=weighted(latency=1.0, macs=2.0))),
     ]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 1 + len(others)

@@ -73,7 +73,7 @@ def test_an_answer_that_is_not_finite_fails_the_estimate_without_a_warning():
     found = estimate(MSE, np.array([0.0, math.inf, 0.0]), np.array([1.0, math.inf, 2.0]))
     assert math.isnan(found.value)
     assert math.isnan(found.upper)
-    assert verdict(found, allowed=1.0, time_share=0.5) == "budget_missed"
+    assert verdict(found, allowed=1.0, cost=0.5) == "budget_missed"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_with_many_degrees_of_freedom_the_quantile_is_the_normal_one():
 def is_met(worse: int, better: int, samples: int, allowed: float) -> bool:
     """Whether a promise counts as kept on these counts."""
     loss = estimate(TOP1, *paired(worse, better, samples))
-    return verdict(loss, allowed, time_share=0.5) == "budget_met"
+    return verdict(loss, allowed, cost=0.5) == "budget_met"
 
 
 @pytest.mark.parametrize(
@@ -256,10 +256,10 @@ def loss(value: float, upper: float) -> LossEstimate:
 
 
 def test_the_verdict_goes_by_the_bound_first_and_by_the_time_second():
-    assert verdict(loss(0.002, 0.004), allowed=0.005, time_share=0.6) == "budget_met"
-    assert verdict(loss(0.002, 0.006), allowed=0.005, time_share=0.6) == "budget_missed"
-    assert verdict(loss(0.002, 0.004), allowed=0.005, time_share=1.0) == "no_gain"
-    assert verdict(loss(0.002, 0.004), allowed=0.005, time_share=math.nan) == "no_gain"
+    assert verdict(loss(0.002, 0.004), allowed=0.005, cost=0.6) == "budget_met"
+    assert verdict(loss(0.002, 0.006), allowed=0.005, cost=0.6) == "budget_missed"
+    assert verdict(loss(0.002, 0.004), allowed=0.005, cost=1.0) == "no_gain"
+    assert verdict(loss(0.002, 0.004), allowed=0.005, cost=math.nan) == "no_gain"
 
 
 def test_a_loss_of_just_what_is_allowed_is_within_in_spite_of_round_off():
@@ -267,7 +267,7 @@ def test_a_loss_of_just_what_is_allowed_is_within_in_spite_of_round_off():
     found, allowed = estimate(point, *paired(7, 0, 1000)), point.allowed(0.9)
     assert found.upper > allowed  # 0.7 / 100 and 7 / 1000 are different numbers
     assert found.violation(allowed) <= 0
-    assert verdict(found, allowed, time_share=0.5) == "budget_met"
+    assert verdict(found, allowed, cost=0.5) == "budget_met"
 
 
 def test_the_violation_is_what_lies_beyond():

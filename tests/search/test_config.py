@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import subprocess
 import sys
 from typing import get_args, get_type_hints
@@ -9,6 +10,7 @@ import pytest
 from search import config
 from search.config import (
     COUNTED,
+    LATENCY,
     UNLABELLED,
     Budget,
     ConfigError,
@@ -22,6 +24,7 @@ from search.config import (
     StrategyConfig,
     UniformConfig,
     VbmfConfig,
+    Weights,
 )
 
 CONFIGS = [EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig, Limits, Objective, Recovery]
@@ -57,6 +60,47 @@ def test_a_budget_that_cannot_be_meant_is_refused(max_loss):
 def test_a_share_of_what_dense_has_by_definition_is_refused(metric):
     with pytest.raises(ConfigError, match="in points"):
         Budget(max_loss=1, unit="relative_percent", metric=metric)
+
+
+def test_what_is_minimised_is_a_mean_of_shares_of_which_dense_has_1():
+    assert Objective().minimised == LATENCY == Weights(latency=1.0)
+    costs = {
+        name: Objective(minimise=name).minimised.cost(0.5, 0.25, 0.125)
+        for name in ("latency", "macs", "parameters")
+    }
+    assert costs == {"latency": 0.5, "macs": 0.25, "parameters": 0.125}
+    weights = Weights(latency=3.0, macs=1.0)
+    assert Objective(minimise="weighted", weights=weights).minimised == weights
+    assert weights.cost(0.5, 0.25, 0.125) == (3 * 0.5 + 0.25) / 4
+    assert Weights(latency=0.1, macs=0.2, parameters=0.7).cost(1.0, 1.0, 1.0) == pytest.approx(1)
+
+
+def test_weights_come_with_weighted_and_with_nothing_else():
+    with pytest.raises(ConfigError, match="minimise weighted came without weights"):
+        Objective(minimise="weighted")
+    for minimise in ("latency", "macs", "parameters"):
+        with pytest.raises(ConfigError, match=f"weights came with minimise {minimise}"):
+            Objective(minimise=minimise, weights=Weights(macs=1.0))
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 0, 0), (1, -0.1, 0), (float("nan"), 1, 1), (math.inf, 0, 0)]
+)
+def test_weights_that_weigh_nothing_are_refused(values):
+    with pytest.raises(ConfigError, match="of which one at least is above 0"):
+        Weights(latency=values[0], macs=values[1], parameters=values[2])
+
+
+def test_weights_are_read_as_they_are_written_on_a_command_line():
+    assert Weights.parsed(["latency=0.7", "macs=.3"]) == Weights(latency=0.7, macs=0.3)
+
+
+@pytest.mark.parametrize(
+    "texts", [["latency"], ["time=1"], ["macs=x"], ["macs=1", "macs=2"], ["=1"]]
+)
+def test_weights_that_are_none_are_named(texts):
+    with pytest.raises(ConfigError, match=f"weight '{texts[-1]}' came"):
+        Weights.parsed(texts)
 
 
 @pytest.mark.parametrize("methods", [(), ("svd", "svd")])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ from hypothesis import strategies as st
 
 from compress.plan import Plan
 from search import confirmation
-from search.config import Budget
+from search.config import Budget, Objective, Weights
 from search.confirmation import BEYOND, WITHIN, confirm, finalists
 from search.evaluation import loss_on
-from search.strategy import Candidate, Costs
+from search.strategy import Candidate
 from tests.search.subjects import WrittenSubject, config, told_race
-from tests.search.tables import layer, row, table
+from tests.search.tables import layer, row, table, timed
 
 NAN = float("nan")
 CHOICES = table(
@@ -27,7 +28,7 @@ def no_timing(monkeypatch):
 
 
 def candidate(index, violation, time_share, loss=0.0):
-    return Candidate((index,), Costs(loss, violation, time_share, 0.5))
+    return Candidate((index,), timed(loss, violation, time_share, 0.5))
 
 
 def subject_of(budget, candidates, count=1000, dense_wrong=()):
@@ -43,7 +44,7 @@ def points(max_loss, confidence=None):
 
 
 costs = st.builds(
-    lambda loss, margin, time: Costs(loss, loss + margin - 0.05, time, 0.5),
+    lambda loss, margin, time: timed(loss, loss + margin - 0.05, time, 0.5),
     st.floats(0, 0.2),
     st.floats(0, 0.1),
     st.floats(0.05, 1.5) | st.just(NAN),
@@ -128,6 +129,56 @@ def test_a_network_that_is_not_faster_beyond_noise_is_no_gain(time_share):
     assert "no gain beyond the noise" in found.sentence
 
 
+def by_macs(told, *networks):
+    """A confirmation where MACs are minimised; of points with (point, MACs, time share)."""
+    rows = [row(0.1 * i, 1.0, 50, (i,), macs=macs) for i, (_, macs, _) in enumerate(networks, 1)]
+    choices = replace(table(layer("conv", 2.0, 100, *rows)), weights=Weights(macs=1.0))
+    subject = subject_of(points(1), {})
+    subject.config = replace(subject.config, objective=Objective(device="cpu", minimise="macs"))
+    for index, _, time_share in networks:
+        subject.add(choices.plan((index,)), (), time_share)
+    return confirm(subject, choices, subject.config, told)
+
+
+def costing(index, time_share, cost):
+    return Candidate((index,), replace(timed(0.0, -0.01, time_share), cost=cost))
+
+
+def test_where_macs_are_minimised_fewer_are_a_gain_though_it_is_slower():
+    found = by_macs([costing(1, 1.5, 0.6)], (1, 560, 1.5))
+    assert found.verdict == "budget_met"
+    assert found.measured["cost"] == pytest.approx(660 / 1100)
+    assert found.measured["speedup"] == pytest.approx(1 / 1.5)
+    assert "0.67 times as fast as dense" in found.sentence
+    assert "with 60.0 % of its MACs." in found.sentence
+
+
+def test_of_those_that_passed_the_one_of_fewest_macs_is_taken_not_the_fastest():
+    told = [costing(1, 0.5, 0.9), costing(2, 1.2, 0.5)]
+    assert by_macs(told, (1, 890, 0.5), (2, 450, 1.2)).point == (2,)
+
+
+def test_as_many_macs_are_no_gain_however_fast():
+    found = by_macs([costing(1, 0.5, 1.0)], (1, 1000, 0.5))
+    assert found.verdict == "no_gain"
+    assert "none was cheaper than the dense one" in found.sentence
+
+
+def test_a_weighted_cost_is_a_gain_only_beyond_the_noise_of_its_time():
+    choices = table(layer("conv", 2.0, 100, row(0.1, 1.0, 45)))  # half of the parameters
+    verdicts = []
+    for weight in (1.0, 9.0):
+        weights = Weights(latency=weight, parameters=1.0)
+        subject = subject_of(points(1), {})
+        objective = Objective(device="cpu", minimise="weighted", weights=weights)
+        subject.config = replace(subject.config, objective=objective)
+        subject.add(choices.plan((1,)), (), 1.05)
+        made = replace(choices, weights=weights)
+        told = [costing(1, 0.9, 0.9)]  # by the search
+        verdicts.append(confirm(subject, made, subject.config, told).verdict)
+    assert verdicts == ["budget_met", "no_gain"]
+
+
 def test_a_missed_budget_still_ends_with_a_network_and_a_budget_that_it_keeps():
     subject = subject_of(points(1, 0.95), {1: (50, 0.8), 2: (80, 0.5)})
     told = [candidate(2, 0.08, 0.5), candidate(1, 0.05, 0.8)]
@@ -171,7 +222,7 @@ def test_without_a_faster_candidate_the_sentence_says_how_many_were_tried():
     subject = subject_of(points(1), {})
     found = confirm(subject, CHOICES, subject.config, [candidate(1, -0.01, 1.1)])
     assert found.verdict == "no_gain"
-    assert "Of 1 networks that were tried none ran faster" in found.sentence
+    assert "Of 1 networks that were tried none was faster" in found.sentence
 
 
 def test_a_search_that_had_no_time_says_so():

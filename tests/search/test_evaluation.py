@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from compress.errors import CompressError
 from compress.plan import Choice, Plan
 from search import evaluation
-from search.config import Budget
+from search.config import Budget, Weights
 from search.evaluation import AnswerError, Evaluator, loss_on, plan_key
 from tests.search.subjects import (
     Lookup,
@@ -101,6 +102,8 @@ def test_a_point_within_the_budget_is_feasible_and_has_seen_every_sample():
     assert found.costs.is_feasible
     assert found.costs.time_share == 0.6
     assert found.costs.parameter_share == pytest.approx(50 / 110)
+    assert found.costs.mac_share == pytest.approx(50 / 110)
+    assert found.costs.cost == found.measured["cost"] == 0.6
     assert found.reason is None
     shown = found.measured
     assert shown["loss"] == {
@@ -116,6 +119,19 @@ def test_a_point_within_the_budget_is_feasible_and_has_seen_every_sample():
     assert shown["speedup"] == pytest.approx(1 / 0.6)
     assert shown["speedup_low"] < shown["speedup"] < shown["speedup_high"]
     assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+
+
+def test_the_cost_of_a_point_is_what_the_table_minimises():
+    labels = torch.arange(100) % 4
+    subject = WrittenSubject(config(Budget(max_loss=10, **POINTS)), labels)
+    choices = table(layer("conv", 2.0, 100, row(0.1, 1.0, 45, macs=200)))
+    subject.add(choices.plan((1,)), time_share=1.5)
+    weights = Weights(latency=1.0, macs=2.0, parameters=1.0)
+    found = Evaluator(subject, replace(choices, weights=weights), subject.config.budget)
+    costs = found.evaluate((1,)).costs
+    assert (costs.time_share, costs.parameter_share) == (1.5, 0.5)
+    assert costs.mac_share == pytest.approx(300 / 1100)
+    assert costs.cost == pytest.approx((1.5 + 2 * 300 / 1100 + 0.5) / 4)
 
 
 def test_a_relative_budget_is_a_share_of_what_dense_reaches():

@@ -15,18 +15,16 @@ from search.genetic import (
     mutate,
     spread,
 )
-from search.knapsack import fastest, front
-from search.strategy import Candidate, Costs, best, search
+from search.knapsack import cheapest, front
+from search.strategy import FAILED, Candidate, Costs, best, search
 from search.uniform import uniform_points
-from tests.search.tables import Additive, Entangled, synthetic
+from tests.search.tables import Additive, Entangled, opposed, synthetic, timed
 
 TABLE = synthetic(layers=12, choices=8)
 
 
 def costs(violation: float, time_share: float, parameter_share: float) -> Costs:
-    return Costs(
-        loss=0.0, violation=violation, time_share=time_share, parameter_share=parameter_share
-    )
+    return timed(0.0, violation, time_share, parameter_share)
 
 
 def dominates(one: Costs, other: Costs) -> bool:
@@ -42,6 +40,12 @@ def test_the_budget_comes_before_the_time():
 def test_within_the_budget_a_margin_counts_for_nothing():
     assert dominates(costs(-0.1, 0.4, 0.5), costs(-0.9, 0.5, 0.5))
     assert not dominates(costs(-0.9, 0.5, 0.5), costs(-0.1, 0.5, 0.5))
+
+
+def test_what_is_minimised_counts_and_no_other_share():
+    cheap, fast = costs(-0.1, 0.9, 0.5), costs(-0.1, 0.2, 0.5)
+    assert dominates(replace(cheap, cost=0.3), replace(fast, cost=0.4))
+    assert not dominates(replace(fast, cost=0.4), replace(cheap, cost=0.3))
 
 
 def test_neither_of_faster_and_smaller_beats_the_other():
@@ -111,15 +115,14 @@ def test_each_generation_asks_the_front_where_it_is_expected_to_cross_the_budget
     strategy = GeneticSearch(TABLE, GeneticConfig())
     told = truth(strategy.ask())
     strategy.tell(told)
-    assert fastest(TABLE, front(TABLE), loss_limit(TABLE, told)) in strategy.ask()
+    assert cheapest(TABLE, front(TABLE), loss_limit(TABLE, told)) in strategy.ask()
 
 
 def test_children_mix_the_genes_of_parents_that_did_not_fail():
     config = GeneticConfig(population=12, crossover_rate=1.0, mutation_rate=0.0, screening=1)
     strategy = GeneticSearch(TABLE, config)
     told = Additive(TABLE, allowed=0.5)(strategy.ask())
-    failed = Costs(*[float("nan")] * 4)
-    strategy.tell([*told[:2], *(Candidate(c.point, failed) for c in told[2:])])
+    strategy.tell([*told[:2], *(Candidate(c.point, FAILED) for c in told[2:])])
     children = set(strategy.ask()) - set(front(TABLE))
     genes = list(zip(told[0].point, told[1].point, strict=True))
     assert len(children) >= 3
@@ -144,6 +147,20 @@ def test_screening_finds_faster_candidates_with_the_same_evaluations():
         return sum(shares) / len(shares)
 
     assert mean_time(screening=40) < mean_time(screening=1)
+
+
+def test_screening_goes_by_what_is_minimised():
+    """Whatever has fewer MACs is slower here: children screened by their time would have more."""
+    made = opposed(TABLE)
+    truth = Additive(made, allowed=100.0)  # no loss is a penalty
+
+    def mean_cost(screening: int) -> float:
+        strategy = GeneticSearch(made, GeneticConfig(screening=screening))
+        strategy.tell(truth(strategy.ask()))
+        children = set(strategy.ask()) - set(front(made))
+        return sum(map(made.cost, children)) / len(children)
+
+    assert mean_cost(screening=40) < mean_cost(screening=1)
 
 
 def test_another_seed_is_another_search():

@@ -1,5 +1,6 @@
 from search.ladder import LadderSearch
-from search.strategy import Candidate, Costs
+from search.strategy import Candidate
+from tests.search.tables import timed
 
 POINTS = [(i,) for i in range(16)]
 
@@ -7,7 +8,7 @@ POINTS = [(i,) for i in range(16)]
 def told(first_within):
     def answer(point):
         violation = -1.0 if point >= first_within else 1.0
-        return Candidate(point, Costs(0.0, violation, 1 - point[0] / 100, 1.0))
+        return Candidate(point, timed(0.0, violation, 1 - point[0] / 100))
 
     return answer
 

@@ -15,6 +15,7 @@ RESULT = {
     },
     "latency_ms": {"p50_ms": 1.25, "p10_ms": 1.2, "p90_ms": 1.4, "n": 300},
     "dense_latency_ms": {"p50_ms": 4.0, "p10_ms": 3.9, "p90_ms": 4.4, "n": 300},
+    "cost": 0.3125,
     "speedup": 3.2,
     "speedup_low": 3.1,
     "speedup_high": 3.3,
@@ -34,7 +35,14 @@ def document(**changes):
         "budget": {"max_loss": 0.5, "unit": "points", "metric": "top1", "confidence": 0.95},
         "search": {"strategy": "estimation"},
         "recovery": None,
-        "objective": {"device": "cpu", "batch": 8, "threads": 1, "fold_norms": False},
+        "objective": {
+            "minimise": "latency",
+            "weights": {"latency": 1.0, "macs": 0.0, "parameters": 0.0},
+            "device": "cpu",
+            "batch": 8,
+            "threads": 1,
+            "fold_norms": False,
+        },
         "circumstances": {
             "device": "cpu",
             "name": "A Processor",
@@ -81,6 +89,26 @@ def document(**changes):
         ],
         "kept_dense": {"norm1": "BatchNorm2d: no", "norm2": "BatchNorm2d: no", "fc": "too small"},
         "tested": [],
+        "front": [
+            {
+                "plan": {"version": 1, "layers": {}},
+                "loss": 0.0,
+                "within": True,
+                "cost": 1.0,
+                "speedup": 1.0,
+                "parameter_share": 1.0,
+                "mac_share": 1.0,
+            },
+            {
+                "plan": {"version": 1, "layers": {"conv1": ["tucker2", 32, 16]}},
+                "loss": 0.75,
+                "within": False,
+                "cost": 0.25,
+                "speedup": 4.0,
+                "parameter_share": 0.125,
+                "mac_share": 0.375,
+            },
+        ],
         "evaluations": 9,
         "failed": 1,
         "search_seconds": 12.3,
@@ -251,3 +279,31 @@ def test_the_report_says_nothing_of_a_recovery_that_was_not_ordered_or_gave_no_r
     text = markdown(document(recovery=ORDERED, result=None))
     assert "trained for" in text
     assert "Without that" not in text
+
+
+@pytest.mark.parametrize(
+    ("minimise", "weights", "said"),
+    [
+        ("latency", {"latency": 1.0, "macs": 0.0, "parameters": 0.0}, "time"),
+        ("macs", {"latency": 0.0, "macs": 1.0, "parameters": 0.0}, "MACs"),
+        (
+            "weighted",
+            {"latency": 0.75, "macs": 0.25, "parameters": 0.0},
+            "weighted cost, 0.75 of latency, 0.25 of macs",
+        ),
+    ],
+)
+def test_what_was_minimised_is_said_beside_the_speed(minimise, weights, said):
+    objective = document()["objective"] | {"minimise": minimise, "weights": weights}
+    text = markdown(document(objective=objective, result=RESULT | {"cost": 0.875}))
+    assert f"Minimised: {said}." in text
+    (row,) = lines(text, "| minimised: ")
+    assert row.endswith("| 1 | 0.875 |")
+    assert lines(text, "| speed-up (95 % interval) | 1 | 3.20")
+
+
+def test_the_front_is_a_table_with_dense_and_what_the_budget_forbids():
+    text = markdown(document())
+    assert "| 0 | yes | 100.0 % | 1.00 | 100.0 % | 100.0 % |" in text
+    assert "| 0.75 | no | 25.0 % | 4.00 | 12.5 % | 37.5 % |" in text
+    assert "no other beats in loss and time" in text

@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from search.strategy import Candidate, Costs
+from search.strategy import Candidate
 from search.surrogate import limit, surrogate
 from search.table import ChoiceRow, ChoiceTable, LayerRow
+from tests.search.tables import timed
 
 
 def row(loss, latency_ms):
@@ -23,7 +24,7 @@ def table(dense_latency_ms=4.0):
 
 
 def told(*measured):
-    return [Candidate((place,), Costs(loss, loss, share, 1.0)) for place, loss, share in measured]
+    return [Candidate((place,), timed(loss, loss, share)) for place, loss, share in measured]
 
 
 def test_predictions_in_the_order_of_the_measurements_correlate_wholly():

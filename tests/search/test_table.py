@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from compress.plan import Choice, Plan
+from search.config import Weights
 from search.table import ChoiceTable
 from tests.search.tables import layer, row, synthetic, table
 
@@ -46,7 +48,36 @@ def test_a_point_of_another_network_is_refused():
         TABLE.latency_ms((0, 0, 0))
 
 
-@pytest.mark.parametrize("made", [TABLE, synthetic(layers=5, choices=6), table()])
+def test_a_cost_is_the_share_of_dense_that_the_weights_say():
+    point = (1, 1)
+    shares = {
+        Weights(latency=2.0): TABLE.latency_ms(point) / TABLE.dense_latency_ms,
+        Weights(macs=0.5): TABLE.mac_share(point),
+        Weights(parameters=1.0): TABLE.parameter_share(point),
+    }
+    assert TABLE.mac_share(point) == TABLE.macs(point) / TABLE.dense_macs
+    for weights, share in shares.items():
+        made = replace(TABLE, weights=weights)
+        assert made.cost(point) == pytest.approx(share)
+        assert made.cost(made.dense_point) == 1
+        dense, row = made.layers[0].choices[:2]
+        saved = made.row_cost(dense) - made.row_cost(row)
+        assert made.cost((1, 0)) == pytest.approx(1 - saved)
+    mean = sum(shares.values()) / 3
+    even = replace(TABLE, weights=Weights(latency=1.0, macs=1.0, parameters=1.0))
+    assert even.cost(point) == pytest.approx(mean)
+
+
+def test_a_table_of_before_there_were_weights_minimises_latency():
+    document = json.loads(TABLE.to_json())
+    del document["weights"]
+    assert ChoiceTable.from_json(json.dumps(document)) == TABLE
+
+
+@pytest.mark.parametrize(
+    "made",
+    [TABLE, synthetic(layers=5, choices=6), table(), replace(TABLE, weights=Weights(macs=2.0))],
+)
 def test_a_table_survives_json(made):
     read = ChoiceTable.from_json(made.to_json())
     assert read == made

@@ -136,7 +136,14 @@ def record(sessions: sessionmaker[Session], held: lease.Lease, key: str, **costs
             point=[1, 2],
             plan={"version": 1, "layers": {}},
             state="complete",
-            costs={"loss": 0.0, "violation": 0.0, "time_share": 1.0, "parameter_share": 1.0}
+            costs={
+                "loss": 0.0,
+                "violation": 0.0,
+                "time_share": 1.0,
+                "parameter_share": 1.0,
+                "mac_share": 1.0,
+                "cost": 1.0,
+            }
             | costs,
             measured={"speedup": 2.0},
             reason=None,

@@ -39,6 +39,7 @@ def test_the_description_has_every_path(app):
         "/v1/jobs/{job_id}": {"get", "delete"},
         "/v1/jobs/{job_id}/cancel": {"post"},
         "/v1/jobs/{job_id}/candidates": {"get"},
+        "/v1/jobs/{job_id}/pareto": {"get"},
         "/v1/jobs/{job_id}/events": {"get"},
         "/v1/jobs/{job_id}/artifacts": {"get"},
         "/v1/artifacts/{artifact_id}/content": {"get"},
@@ -82,6 +83,7 @@ def test_capabilities_name_what_requests_may_say(client, settings):
     assert capabilities["architectures"] == sorted(ARCHITECTURES)
     assert capabilities["methods"] == list(METHODS)
     assert capabilities["strategies"] == ["estimation", "genetic", "uniform", "vbmf"]
+    assert capabilities["objectives"] == ["latency", "macs", "parameters", "weighted"]
     assert capabilities["metrics"] == list(get_args(Metric))
     assert capabilities["units"] == list(get_args(Unit))
     assert set(capabilities["datasets"]) == {"digits", "mnist", "cifar10"}

@@ -41,6 +41,7 @@ BEST = {
     },
     "latency_ms": TIMING,
     "dense_latency_ms": TIMING | {"p50_ms": 5.0},
+    "cost": 0.4,
     "speedup": 2.5,
     "speedup_low": 2.4,
     "speedup_high": 2.6,
@@ -144,6 +145,10 @@ def test_a_loss_without_its_unit_is_a_usage_error_that_says_so(run, order, max_l
         (["--data", "imagenet"], "no file and none of digits, mnist, cifar10"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--strategy", "luck"], "luck"),
+        (["--minimise", "size"], "size"),
+        (["--minimise", "weighted"], "weighted came without weights"),
+        (["--weight", "macs=1"], "choose minimise weighted"),
+        (["--minimise", "weighted", "--weight", "time=1"], "'time=1' came"),
     ],
     ids=str,
 )
@@ -156,6 +161,7 @@ def test_what_cannot_be_meant_is_a_usage_error(url, run, order, arguments, said)
 def test_an_order_arrives_as_it_was_given(url, run, order):
     options = ["--confidence", "none", "--strategy", "genetic", "--batch", 8, "--threads", 2]
     options += ["--recover", "finetune", "--recover-seconds", 12]
+    options += ["--minimise", "weighted", "--weight", "latency=0.7", "--weight", "macs=0.3"]
     code, out, _ = run(
         *("compress", *order[:-1], ".5%rel", "--metric", "top5", *options),
         *("--device", "cpu", "--name", "mine", "--no-wait", "--json"),
@@ -173,6 +179,8 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     assert asked["search"]["strategy"] == "genetic"
     objective = asked["objective"]
     assert (objective["batch"], objective["threads"], objective["device"]) == (8, 2, "cpu")
+    assert objective["minimise"] == "weighted"
+    assert objective["weights"] == {"latency": 0.7, "macs": 0.3, "parameters": 0.0}
     recovery = asked["recovery"]
     assert (recovery["method"], recovery["max_seconds"]) == ("finetune", 12)
     assert objective["fold_norms"] is False
@@ -219,6 +227,7 @@ def test_the_answer_shows_what_was_gained_and_lost(run, work, order, tmp_path):
     _, told, followed = run("compress", *order, "--out", tmp_path / "out")
     assert "2.50x (2.40 to 2.60): 2.000 ms instead of 5.000 ms at batch 1" in told
     assert "0.25 points of top1, at most 0.75 with 95% confidence; 2.00 allowed" in told
+    assert "minimised   time: 40% of the dense network's" in told
     assert "250,000 of 1,000,000 (25%)" in told
     assert f"{tmp_path / 'out'}: load.py" in told
     assert "succeeded" in followed
@@ -347,6 +356,11 @@ def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
     assert (read.max_loss, read.unit, read.confidence) == (1.0, "relative_percent", "none")
     assert (read.mean, read.batch, read.strategy) == ("-0.5,0.5", 8, "estimation")
     assert read.fold_norms is False
+    assert (read.minimise, read.weight) == ("latency", None)
+    weights = ["--minimise=weighted", "--weight=latency=2", "--weight=macs=1"]
+    run("compress", "mine:make", *options, *weights)
+    read = local._parser().parse_args(asked.pop()[1])
+    assert (read.minimise, read.weight) == ("weighted", ["latency=2", "macs=1"])
     run("compress", "mine:make", *options, "--fold-norms")
     assert local._parser().parse_args(asked[1][1]).fold_norms is True
 

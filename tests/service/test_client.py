@@ -190,6 +190,12 @@ def test_candidates_of_all_pages_come(client, app, job_id):
     assert [c.sequence for c in client.candidates(job_id)] == list(range(203, 0, -1))
 
 
+def test_the_front_comes_with_dense(client, app, job_id):
+    held = claim(app.state.sessions)
+    fast = record(app.state.sessions, held, "a", loss=0.25, cost=0.5)
+    assert [(p.candidate, p.cost) for p in client.pareto(job_id)] == [(None, 1.0), (fast, 0.5)]
+
+
 def test_following_shows_each_change_and_ends_with_the_job(client, app, job_id):
     seen = []
     for job in client.follow(job_id, poll_seconds=0):

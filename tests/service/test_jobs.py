@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from compress.catalog import DEFAULT_METHODS
-from search.config import Budget, GeneticConfig, Limits, Objective, SearchConfig
+from search.config import Budget, GeneticConfig, Limits, Objective, SearchConfig, Weights
 from service.store import jobs, lease, progress
 from service.store.tables import JobState
 from tests.service.conftest import (
@@ -71,6 +71,22 @@ def test_a_worker_reads_back_what_was_ordered(client, model_id, dataset_id):
     )
     assert TypeAdapter(SearchConfig).validate_python(stored) == wanted
     assert stored.keys() == asdict(wanted).keys()
+
+
+def test_a_weighted_order_is_read_back_with_its_weights(client, order):
+    objective = {"minimise": "weighted", "weights": {"latency": 0.7, "macs": 0.3}}
+    job = client.post("/v1/jobs", json=order | {"objective": objective}).json()
+    with client.app.state.sessions() as session:
+        stored = TypeAdapter(SearchConfig).validate_python(jobs.get(session, job["id"]).request)
+    wanted = Objective(minimise="weighted", weights=Weights(latency=0.7, macs=0.3))
+    assert stored.objective == wanted
+
+
+def test_an_order_of_before_there_were_weights_minimises_latency(client, order):
+    request = client.post("/v1/jobs", json=order).json()["request"]
+    del request["model"], request["dataset"], request["objective"]["weights"]
+    stored = TypeAdapter(SearchConfig).validate_python(request)
+    assert stored.objective.minimised == Weights(latency=1.0)
 
 
 def test_a_name_is_taken_once(client, order):

@@ -60,16 +60,28 @@ def test_a_place_that_is_none_is_refused(client, path):
 
 
 COSTS = {
-    "a": {"loss": 0.3, "time_share": 0.5, "parameter_share": 0.2},
-    "b": {"loss": 0.1, "time_share": 0.9, "parameter_share": 0.3},
-    "c": {"loss": None, "time_share": None, "parameter_share": None},
-    "d": {"loss": 0.2, "time_share": 0.7, "parameter_share": 0.1},
+    name: dict(
+        zip(("loss", "time_share", "parameter_share", "mac_share", "cost"), row, strict=True)
+    )
+    for name, row in {
+        "a": (0.3, 0.5, 0.2, 0.6, 0.55),
+        "b": (0.1, 0.9, 0.3, 0.5, 0.7),
+        "c": (None, None, None, None, None),
+        "d": (0.2, 0.7, 0.1, 0.4, 0.8),
+    }.items()
 }
 
 
 @pytest.mark.parametrize(
     ("sort", "wanted"),
-    [("newest", "dcba"), ("loss", "bdac"), ("latency", "adbc"), ("parameters", "dabc")],
+    [
+        ("newest", "dcba"),
+        ("cost", "abdc"),
+        ("loss", "bdac"),
+        ("latency", "adbc"),
+        ("macs", "dbac"),
+        ("parameters", "dabc"),
+    ],
 )
 def test_candidates_are_sorted_by_what_they_cost(client, job_id, sort, wanted):
     held = claim(client.app.state.sessions)
@@ -88,6 +100,37 @@ def test_a_candidate_shows_what_was_tried_and_found(client, job_id):
     assert shown["costs"] == COSTS["a"] | {"violation": 0.0}
     assert shown["measured"] == {"speedup": 2.0}
     assert (shown["sequence"], shown["attempt"], shown["seconds"]) == (1, 1, 0.5)
+
+
+def test_the_front_is_shown_with_dense_in_its_place(client, job_id):
+    held = claim(client.app.state.sessions)
+    told = {
+        "slow": {"loss": 0.1, "cost": 0.9, "violation": -0.1},
+        "beaten": {"loss": 0.2, "cost": 0.95, "violation": 0.0},
+        "fast": {"loss": 0.3, "cost": 0.5, "violation": 0.1, "mac_share": 0.25},
+        "better": {"loss": -0.1, "cost": 1.5, "violation": -0.3},
+    }
+    ids = {key: record(client.app.state.sessions, held, key, **c) for key, c in told.items()}
+    page = client.get(f"/v1/jobs/{job_id}/pareto").json()
+    assert (page["has_more"], page["next"]) == (False, None)
+    points = page["data"]
+    assert [p["candidate"] for p in points] == [ids["better"], None, ids["slow"], ids["fast"]]
+    assert [p["loss"] for p in points] == [-0.1, 0.0, 0.1, 0.3]
+    assert [p["is_feasible"] for p in points] == [True, True, True, False]
+    assert points[1]["plan"] == {"version": 1, "layers": {}}
+    assert points[1]["cost"] == points[1]["time_share"] == points[1]["mac_share"] == 1.0
+    assert (points[3]["cost"], points[3]["mac_share"]) == (0.5, 0.25)
+    link = client.get(f"/v1/jobs/{job_id}").json()["links"]["pareto"]
+    assert client.get(link).json() == page
+
+
+def test_a_front_before_any_candidate_is_dense_alone_and_after_a_better_one_without(client, job_id):
+    url = f"/v1/jobs/{job_id}/pareto"
+    assert [point["candidate"] for point in client.get(url).json()["data"]] == [None]
+    held = claim(client.app.state.sessions)
+    better = record(client.app.state.sessions, held, "a", loss=0.0, cost=0.5)
+    assert [point["candidate"] for point in client.get(url).json()["data"]] == [better]
+    assert client.get("/v1/jobs/job_0/pareto").status_code == 404
 
 
 def test_an_order_of_candidates_that_is_none_is_refused(client, job_id):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, update
 
-from service.store import migrate, models
+from service.store import candidates, migrate, models
 from service.store.session import make_engine, make_sessions
-from service.store.tables import Base, ModelRow
+from service.store.tables import Base, CandidateRow, JobRow, ModelRow
+from tests.store.rows import held
 
 
 def table_names(url: str) -> set[str]:
@@ -105,3 +106,47 @@ def test_parameters_survive_the_column_s_replacement(empty_database_url):
     finally:
         engine.dispose()
     assert found == {"known": 7, "unknown": 0}
+
+
+def costs_and_best(engine):
+    with make_sessions(engine)() as session:
+        costs = {row.key: row.costs for row in session.scalars(select(CandidateRow))}
+        return costs, session.scalars(select(JobRow)).one().best
+
+
+def test_what_candidates_cost_is_known_of_those_of_before(empty_database_url):
+    """Latency was what they minimised; MACs are counted from the job's baseline."""
+    old = {"loss": 0.1, "violation": 0.0, "time_share": 0.25, "parameter_share": 0.5}
+    failed = dict.fromkeys(old)
+    migrate.upgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    try:
+        with make_sessions(engine).begin() as session:
+            lease = held(session)
+            for key, costs, measured in (("a", old, {"macs": 30}), ("b", failed, {})):
+                candidates.record(
+                    session,
+                    lease,
+                    key=key,
+                    point=(1,),
+                    plan={},
+                    state="complete",
+                    costs=costs,
+                    measured=measured,
+                    reason=None,
+                    seconds=1.0,
+                )
+            values = {"baseline": {"macs": 120}, "best": {"speedup": 4.0}}
+            session.execute(update(JobRow).values(**values))
+        migrate.downgrade(empty_database_url, "0002")
+        before = costs_and_best(engine)
+        migrate.upgrade(empty_database_url)
+        after = costs_and_best(engine)
+    finally:
+        engine.dispose()
+    assert before == ({"a": old, "b": failed}, {"speedup": 4.0})
+    wanted = {
+        "a": old | {"cost": 0.25, "mac_share": 0.25},
+        "b": failed | {"cost": None, "mac_share": None},
+    }
+    assert after == (wanted, {"speedup": 4.0, "cost": 0.25})

@@ -18,7 +18,7 @@ from compress import artifact
 from compress.errors import CompressError, ExportError
 from compress.load import read_safetensors
 from search import analysis, confirmation, evaluation, subject
-from search.config import Budget, Limits, Recovery
+from search.config import Budget, Limits, Objective, Recovery
 from search.evaluation import Evaluator
 from search.measurement import Race, Ratio, Timing
 from service.store import artifacts, candidates, datasets, events, models
@@ -202,6 +202,31 @@ def test_where_nothing_is_to_be_factorised_the_dense_network_comes_back(house, t
     returned = unpacked(house, job_id, tmp_path).state_dict()
     for name, weight in read_safetensors(tmp_path / "weights").items():
         torch.testing.assert_close(returned[name], weight, rtol=0, atol=0)
+
+
+@sqlite_only
+def test_where_macs_are_minimised_a_slower_network_of_fewer_is_the_best(house, monkeypatch):
+    def slower(networks, example, **circumstances) -> Race:
+        ratios = dict.fromkeys(networks.keys() - {"dense"}, Ratio(1.5, 1.4, 1.6))
+        return replace(race(networks, example, **circumstances), ratios=ratios)
+
+    for module in (evaluation, confirmation):
+        monkeypatch.setattr(module, "race", slower)
+    job_id = house.submit(order(objective=Objective(minimise="macs")))
+    house.carry_out()
+    job, rows = read(house.sessions, job_id), stored(house, job_id)
+    assert (job.state, job.verdict) == (JobState.SUCCEEDED, "budget_met")
+    assert job.best["speedup"] == pytest.approx(1 / 1.5)
+    assert job.best["cost"] == min(row.costs["mac_share"] for row in rows) < 1
+    assert all(row.costs["cost"] == row.costs["mac_share"] for row in rows)
+    with reading(house.sessions) as session:
+        told = [e for e in events.of_job(session, job_id) if e.type == "best"]
+        on_front = [row.id for row in candidates.front(session, job_id)]
+    assert told[0].payload["state"] == "unconfirmed"  # published while the search went on
+    assert job.best["candidate"] in on_front
+    evidence = json.loads(files(house, job_id)["manifest.json"])["evidence"]
+    assert evidence["objective"]["weights"] == {"latency": 0.0, "macs": 1.0, "parameters": 0.0}
+    assert evidence["front"][-1]["cost"] == job.best["cost"]
 
 
 @sqlite_only
