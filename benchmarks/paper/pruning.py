@@ -45,7 +45,7 @@ def pruned(case: Case, data_root: Path) -> Iterator[Row]:
             losses = [trained(point)[1] for point in points]
             shares = [1 - sum(point) for point in points]  # the more is gone, the faster
             return [
-                Candidate(point, Costs(loss, loss - allowed, share, share))
+                Candidate(point, Costs(loss, loss - allowed, share, share, share, share))
                 for point, loss, share in zip(points, losses, shares, strict=True)
             ]
 
