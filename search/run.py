@@ -43,7 +43,7 @@ from search.confirmation import Confirmation, confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
-from search.progress import Report, silent
+from search.progress import Left, Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
@@ -52,6 +52,8 @@ from search.surrogate import limit, surrogate
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
 StoppedBy = Literal["max_seconds", "max_evaluations"]
+
+Clock = Callable[[], float]
 
 EvaluateAll = Callable[[Sequence[Point]], Iterator[Evaluation]]
 
@@ -106,7 +108,7 @@ def run_search(
     record: Callable[[Evaluation], None] = lambda _: None,
     checkpoint: Callable[[], None] = lambda: None,
     evaluate: EvaluateAll | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock = time.monotonic,
     started: float | None = None,
 ) -> Found:
     """Ask, evaluate and tell until the strategy has no more questions or a limit is reached.
@@ -126,7 +128,10 @@ def run_search(
     """
     begun = clock()
     started = begun if started is None else started
-    evaluate = evaluate or partial(map, Evaluator(subject, table, config.budget).evaluate)
+    left = _left(config, started, clock)
+    evaluate = evaluate or partial(
+        map, Evaluator(subject, table, config.budget, left=left).evaluate
+    )
     known = dict(stored or {})
     told: dict[str, Candidate] = {}
     seen: list[int] = []
@@ -140,7 +145,7 @@ def run_search(
             checkpoint()
             if len(told) >= config.limits.max_evaluations:
                 raise _LimitReached("max_evaluations")
-            if clock() - started >= config.limits.max_seconds:
+            if left() <= 0:
                 raise _LimitReached("max_seconds")
             evaluation = next(evaluations)
             record(evaluation)
@@ -161,6 +166,10 @@ def run_search(
         seconds=clock() - begun,
         samples_saved=1 - sum(seen) / (len(seen) * len(subject.search)) if seen else 0.0,
     )
+
+
+def _left(config: SearchConfig, started: float, clock: Clock = time.monotonic) -> Left:
+    return lambda: started + config.limits.max_seconds - clock()
 
 
 def evidence(
@@ -265,7 +274,8 @@ def search_ranks(
     subject = Subject.prepare(model, arrays, config, dict(architecture or own))
     table = analyse(subject, config, report)
     found = run_search(subject, table, config, record=record, started=started)
-    confirmation = confirm(subject, table, config, found.candidates)
+    left = _left(config, started)
+    confirmation = confirm(subject, table, config, found.candidates, left=left)
     document = evidence(subject, table, config, found, confirmation)
     return Result(
         subject=subject,

@@ -1,6 +1,7 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -127,7 +128,7 @@ class Subject:
 
         Raises:
             ConfigError: the runtime takes graphs, and the network several inputs; or candidates
-                are to learn labels that did not come.
+                are to learn what the data do not allow, labels that did not come say.
             DataError: the data do not fit the network or the promise.
             DeviceError: cuda, or a runtime, was asked for and is not there.
             ExportError: the runtime takes graphs, and the network cannot be exported as one.
@@ -167,7 +168,14 @@ class Subject:
             example=arrays.batch(chosen, device, train=train),
             material=None
             if config.recovery.method == "none"
-            else Material(arrays, splits.recovery, dense, device, train=train),
+            else Material(
+                arrays,
+                splits.recovery,
+                dense,
+                device,
+                train=train,
+                augment=config.recovery.augment,
+            ),
         )
 
     def shape(self, name: str) -> LayerShape:
@@ -176,7 +184,9 @@ class Subject:
         assert shape is not None
         return shape
 
-    def assemble(self, plan: Plan, report: Report = silent) -> nn.Module:
+    def assemble(
+        self, plan: Plan, report: Report = silent, *, seconds_left: float = math.inf
+    ) -> nn.Module:
         """The dense network with the plan's layers factorised, repaired, recovered, simplified.
 
         The last one is kept, since it is asked for again when it is to be stored, and recovered
@@ -186,6 +196,7 @@ class Subject:
         Args:
             plan: of the layers to factorise.
             report: told how far recovery is.
+            seconds_left: of the job, with which recovery ends at the latest.
 
         Returns:
             The network in eval mode.
@@ -205,6 +216,7 @@ class Subject:
                     likelihood(self.config.budget.metric),
                     self.config.recovery,
                     report,
+                    seconds_left=seconds_left,
                 )
             if self.not_simplified is None:
                 self._simplify_(kept)

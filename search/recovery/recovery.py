@@ -1,5 +1,6 @@
 """Train a factorised network towards the dense one, and keep the better of before and after."""
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class Recovered:
     rate: float
     epochs: float
     seconds: float
+    cut_short: bool
+    """Whether the job's time ended the training before its own did."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,6 +46,7 @@ def recover_(
     config: Recovery,
     report: Report = silent,
     *,
+    seconds_left: float = math.inf,
     clock: Clock = time.monotonic,
 ) -> Recovered:
     """Train `model`, which ends in eval mode without gradients, and no worse than it came.
@@ -55,9 +59,10 @@ def recover_(
         likelihood: what the answers stand for.
         config: method, time and seed.
         report: told how far it is.
+        seconds_left: of the job, with which the training ends at the latest.
         clock: seconds.
     """
-    box = Box(config.max_seconds, clock)
+    box = Box(min(config.max_seconds, seconds_left), clock)
     aim = labelled if config.method == "finetune" else distance(likelihood)
     report(0.0, "recovery: looking for the learning rate")
     rate = bearable_rate(model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE))
@@ -90,4 +95,5 @@ def recover_(
         rate=rate,
         epochs=round(training.epochs, 2),
         seconds=round(box.seconds, 2),
+        cut_short=seconds_left < config.max_seconds and box.left == 0,
     )

@@ -201,6 +201,24 @@ def test_a_box_that_is_spent_before_it_begins_changes_nothing(hurt, material):
     assert same(before, hurt.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("left", "cut_short"), [(0.5, True), (1.5, False), (math.inf, False), (-1.0, True)]
+)
+def test_a_box_ends_with_the_time_that_the_job_has_left(hurt, material, left, cut_short):
+    config = Recovery(method="distil", max_seconds=1, max_epochs=1000)
+    arguments = {"seconds_left": left, "clock": Clock(0.01)}
+    found = recover_(hurt, material, "classes", config, **arguments)
+    assert found.cut_short is cut_short
+    most = max(0.0, min(left, 1.0))
+    assert most <= found.seconds < most + 0.3  # a look or two, and what reads the clock besides
+
+
+def test_a_training_that_ends_before_the_job_does_is_not_cut_short(hurt, material):
+    config = Recovery(method="distil", max_seconds=1, max_epochs=1)
+    found = recover_(hurt, material, "classes", config, seconds_left=0.9, clock=Clock())
+    assert not found.cut_short
+
+
 def test_the_rate_rises_for_a_tenth_of_the_way_and_falls_to_zero(hurt, material, monkeypatch):
     rates = []
 

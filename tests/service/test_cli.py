@@ -155,7 +155,7 @@ def test_what_cannot_be_meant_is_a_usage_error(url, run, order, arguments, said)
 
 def test_an_order_arrives_as_it_was_given(url, run, order):
     options = ["--confidence", "none", "--strategy", "genetic", "--batch", 8, "--threads", 2]
-    options += ["--recover", "finetune", "--recover-seconds", 12]
+    options += ["--recover", "finetune", "--recover-seconds", 12, "--augment", "flip,shift=2"]
     code, out, _ = run(
         *("compress", *order[:-1], ".5%rel", "--metric", "top5", *options),
         *("--device", "cpu", "--name", "mine", "--no-wait", "--json"),
@@ -175,6 +175,7 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     assert (objective["batch"], objective["threads"], objective["device"]) == (8, 2, "cpu")
     recovery = asked["recovery"]
     assert (recovery["method"], recovery["max_seconds"]) == ("finetune", 12)
+    assert recovery["augment"] == {"flip": True, "shift": 2}
     assert objective["fold_norms"] is False
 
 
