@@ -15,6 +15,7 @@ from search.recovery.box import Box, Clock
 from search.recovery.material import Material
 from search.recovery.range_test import bearable_rate
 from search.recovery.training import train_
+from search.recovery.unchanged import unchanged
 
 RANGE_SHARE = 0.2  # of the box, at most, to find the learning rate
 ATTEMPTS = 3
@@ -52,6 +53,7 @@ def recover_(
     """Train `model`, which ends in eval mode without gradients, and no worse than it came.
 
     Where nothing is gained the rate was too high, and a lower one is tried while there is time.
+    What comes before the first factorised layer stays as it is.
 
     Args:
         model: factorised and repaired, in eval mode.
@@ -65,7 +67,10 @@ def recover_(
     box = Box(min(config.max_seconds, seconds_left), clock)
     aim = labelled if config.method == "finetune" else distance(likelihood)
     report(0.0, "recovery: looking for the learning rate")
-    rate = bearable_rate(model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE))
+    kept = unchanged(model, next(material.judging()).inputs[:1])
+    rate = bearable_rate(
+        model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE), kept=kept
+    )
     reached = 0.0
 
     def onward(way: float, sentence: str) -> None:
@@ -84,6 +89,7 @@ def recover_(
             max_epochs=config.max_epochs,
             seed=config.seed,
             box=box.part(),
+            kept=kept,
             report=onward,
         )
         if training.after < training.before or box.left == 0:

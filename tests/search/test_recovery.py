@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compress.plan import Choice, Plan
+from compress.surgery import factorize_
 from search.config import Recovery
 from search.data.arrays import Arrays
 from search.recovery import recovery, training
@@ -273,6 +275,39 @@ def test_norms_keep_their_statistics_and_learn_the_rest(hurt, material):
     assert torch.equal(hurt.norm1.running_var, before["norm1.running_var"])
     assert not torch.equal(hurt.norm1.weight, before["norm1.weight"])
     assert not torch.equal(hurt.conv2.weight, before["conv2.weight"])
+
+
+@pytest.fixture
+def factorised(dense):
+    model = copy.deepcopy(dense)
+    factorize_(model, Plan({"conv2": Choice("svd", (3,))}))
+    return model.eval().requires_grad_(False)
+
+
+def test_what_comes_before_the_first_factorised_layer_stays_as_it_is(factorised, material):
+    before = state(factorised)
+    recover_(factorised, material, "classes", Recovery(method="distil", max_epochs=2))
+    changed = {
+        name for name, value in factorised.state_dict().items() if not same({name: value}, before)
+    }
+    assert {"conv2.reduce.weight", "norm2.weight", "conv3.weight", "classify.bias"} <= changed
+    assert not changed & {"conv1.weight", "norm1.weight", "norm1.bias"}
+
+
+def test_what_stays_as_it_is_takes_no_step_in_the_range_test_either(
+    factorised, material, monkeypatch
+):
+    learned = set()
+
+    def step(self, example, rate):
+        named = self._model.named_parameters()
+        learned.update(name for name, weight in named if weight.requires_grad)
+        return 1.0
+
+    monkeypatch.setattr(Stepper, "step", step)
+    recover_(factorised, material, "classes", Recovery(method="distil", max_epochs=1))
+    assert "conv3.weight" in learned
+    assert not learned & {"conv1.weight", "norm1.weight", "norm1.bias"}
 
 
 def test_dropout_is_on_while_a_network_learns_and_off_afterwards():
