@@ -60,6 +60,14 @@ def test_a_crop_is_moved_to_every_place_within_the_shift_and_to_no_other():
     assert set(places(found, within)) == set(within)
 
 
+def test_a_picture_that_is_cropped_shows_what_the_crop_leaves_out():
+    images = numbered(8, 9).int()
+    cropped = Transformed(images, [CenterCrop((4, 5))])
+    found = Augmenter(Augmentation(shift=2), seeded()).read(cropped, torch.zeros(200).long())
+    within = windows(images[0, 0], (4, 5), (range(5), range(5)))
+    assert set(places(found[:, 0], within)) == set(within)
+
+
 def test_beyond_the_edges_they_are_repeated():
     found = drawn(numbered(4, 5), (4, 5), Augmentation(shift=2))
     wide = torch.nn.functional.pad(numbered(4, 5).float(), (2, 2, 2, 2), mode="replicate")

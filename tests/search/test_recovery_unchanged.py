@@ -18,11 +18,12 @@ class Residual(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
         self.last, self.stem, self.first = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.entry = nn.Sequential(self.first)
         self.second = nn.Conv2d(3, 6, 3, padding=1)
 
     def forward(self, x):
         stem = self.scale * self.stem(x)
-        x = self.second(self.first(stem))[:, :3]
+        x = self.second(self.entry(stem))[:, :3]
         return self.last(self.first(x) + stem)
 
 
