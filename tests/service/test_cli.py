@@ -144,6 +144,8 @@ def test_a_loss_without_its_unit_is_a_usage_error_that_says_so(run, order, max_l
         (["--data", "imagenet"], "no file and none of digits, mnist, cifar10"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--strategy", "luck"], "luck"),
+        (["--recover", "distil", "--augment", "turn"], "flip, shift=PIXELS or both"),
+        (["--augment", "flip"], "choose recovery distil"),
     ],
     ids=str,
 )
