@@ -201,7 +201,7 @@ def _test(
             report((before + fraction) / len(order), sentence)
 
         plan = table.plan(candidate.point)
-        model = subject.assemble(plan, onward, seconds_left=left())
+        model = subject.assemble(plan, onward, left=left)
         try:
             loss = loss_on(subject.confirmation, model, budget)
         except AnswerError:

@@ -115,7 +115,7 @@ class Evaluator:
 
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
-        model = subject.assemble(plan, self._report, seconds_left=self._left())
+        model = subject.assemble(plan, self._report, left=self._left)
         parameters = self._table.parameters(point)
         share = parameters / self._table.dense_parameters
         costs, loss, timed = judged(subject, model, budget, share)

@@ -1,7 +1,6 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -26,7 +25,7 @@ from search.factors import Factors
 from search.keeping import Kept
 from search.measurement import Timing, race
 from search.metrics import Metrics, likelihood
-from search.progress import Report, silent
+from search.progress import Left, Report, endless, silent
 from search.recovery.material import Material, check_recovery
 from search.recovery.recovery import Recovered, recover_
 from search.runtimes.registry import runtime_of
@@ -184,9 +183,7 @@ class Subject:
         assert shape is not None
         return shape
 
-    def assemble(
-        self, plan: Plan, report: Report = silent, *, seconds_left: float = math.inf
-    ) -> nn.Module:
+    def assemble(self, plan: Plan, report: Report = silent, *, left: Left = endless) -> nn.Module:
         """The dense network with the plan's layers factorised, repaired, recovered, simplified.
 
         The last one is kept, since it is asked for again when it is to be stored, and recovered
@@ -196,7 +193,7 @@ class Subject:
         Args:
             plan: of the layers to factorise.
             report: told how far recovery is.
-            seconds_left: of the job, with which recovery ends at the latest.
+            left: of the job, with which recovery ends at the latest.
 
         Returns:
             The network in eval mode.
@@ -216,7 +213,7 @@ class Subject:
                     likelihood(self.config.budget.metric),
                     self.config.recovery,
                     report,
-                    seconds_left=seconds_left,
+                    seconds_left=left(),
                 )
             if self.not_simplified is None:
                 self._simplify_(kept)

@@ -149,7 +149,9 @@ def test_recoveries_end_with_their_job(house, monkeypatch):
     assembling = phases.Subject.assemble
 
     def assemble(self, plan, *report, **limits):
-        left.extend(limits.values())  # none where a network is stored that was made before
+        left.extend(
+            each() for each in limits.values()
+        )  # none where a network is stored that was made before
         return assembling(self, plan, *report, **limits)
 
     monkeypatch.setattr(phases.Subject, "assemble", assemble)
