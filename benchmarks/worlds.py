@@ -116,7 +116,7 @@ class World:
     def recovered(self, _plan: Plan) -> None:
         """Nothing is trained here."""
 
-    def assemble(self, plan: Plan, _report: object = None) -> Answerer:
+    def assemble(self, plan: Plan, _report: object = None, **_limits: object) -> Answerer:
         """The candidate of a plan, the same each time."""
         point = self.point(plan)
         loss = self.true_loss(point)

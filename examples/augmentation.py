@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search.config import Augmentation
+from search.data.augmenter import varied
+
 
 def jitter(images: Tensor, generator: torch.Generator, shift: float, turn: float) -> Tensor:
     """Each image of (N, C, H, W) shifted by up to `shift` of its size, turned by `turn` radians."""
@@ -18,20 +21,6 @@ def jitter(images: Tensor, generator: torch.Generator, shift: float, turn: float
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, side: int) -> Tensor:
-    """A square of `side` pixels from anywhere in each image, half of them mirrored."""
-    count, _, *size = images.shape
-    top, left = (
-        torch.randint(length - side + 1, (count,), generator=generator)[:, None] for length in size
-    )
-    columns = left + torch.arange(side)
-    mirrored = torch.randint(2, (count, 1), generator=generator).bool()
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    rows = top + torch.arange(side)
-    each = torch.arange(count)[:, None, None]
-    return images[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def center_crop(images: Tensor, side: int) -> Tensor:
-    """The square of `side` pixels in the middle of each image."""
-    top, left = ((length - side) // 2 for length in images.shape[2:])
-    return images[:, :, top : top + side, left : left + side]
+    """A square of `side` pixels from anywhere in each image of (N, C, H, H), half mirrored."""
+    shift = (images.shape[-1] - side) // 2
+    return varied(images, (side, side), Augmentation(flip=True, shift=shift), generator)

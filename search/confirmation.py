@@ -29,7 +29,7 @@ from search.evaluation import (
 )
 from search.measurement import Ratio, race
 from search.pareto import front
-from search.progress import Report, silent
+from search.progress import Left, Report, endless, silent
 from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -110,11 +110,14 @@ def confirm(
     config: SearchConfig,
     candidates: list[Candidate],
     report: Report = silent,
+    *,
+    left: Left = endless,
 ) -> Confirmation:
     """Test the finalists on the confirmation split and race those that pass.
 
     A finalist that was recovered in an earlier process, or too long ago to be kept, is recovered
-    anew: it is this very network that is tested and, if it passes, returned.
+    anew, in what time the job has left: it is this very network that is tested and, if it passes,
+    returned.
 
     Args:
         subject: its confirmation split has served for nothing yet.
@@ -122,10 +125,11 @@ def confirm(
         config: budget and objective.
         candidates: all that were evaluated, in any order.
         report: told how far the recovery of a finalist is.
+        left: of the job.
     """
     budget, words = config.budget, words_of(config.objective)
     order = finalists(table, candidates, allowed_on(subject.search, budget))
-    tested = _test(subject, table, budget, order, report)
+    tested = _test(subject, table, budget, order, report, left=left)
     if not tested:
         return _dense(subject, table, _why_nothing_cheaper(table, candidates, words), tested)
     passed = [finalist for finalist in tested if finalist.passed]
@@ -186,7 +190,13 @@ def _raced(table: ChoiceTable, point: Point, time: Ratio) -> Ratio:
 
 
 def _test(
-    subject: Subject, table: ChoiceTable, budget: Budget, order: list[Candidate], report: Report
+    subject: Subject,
+    table: ChoiceTable,
+    budget: Budget,
+    order: list[Candidate],
+    report: Report,
+    *,
+    left: Left,
 ) -> list[Tested]:
     """The finalists up to the first that fails."""
     allowed = allowed_on(subject.confirmation, budget)
@@ -197,7 +207,7 @@ def _test(
             report((before + fraction) / len(order), sentence)
 
         plan = table.plan(candidate.point)
-        model = subject.assemble(plan, onward)
+        model = subject.assemble(plan, onward, left=left)
         try:
             loss = loss_on(subject.confirmation, model, budget)
         except AnswerError:

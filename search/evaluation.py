@@ -15,7 +15,7 @@ from search.budget import LossEstimate, estimate
 from search.config import COUNTED, Budget, Weights
 from search.errors import SearchError
 from search.measurement import Race, race
-from search.progress import Report, silent
+from search.progress import Left, Report, endless, silent
 from search.samples import Samples
 from search.strategy import FAILED, Costs, Point
 from search.subject import Subject
@@ -55,7 +55,12 @@ class Evaluator:
     """Evaluates points on the search split of a subject."""
 
     def __init__(
-        self, subject: Subject, table: ChoiceTable, budget: Budget, report: Report = silent
+        self,
+        subject: Subject,
+        table: ChoiceTable,
+        budget: Budget,
+        report: Report = silent,
+        left: Left = endless,
     ) -> None:
         """Be ready for the points of a table.
 
@@ -64,8 +69,10 @@ class Evaluator:
             table: that the points belong to.
             budget: that losses are held against.
             report: told how far the recovery of a candidate is.
+            left: of the job, with which the recovery of a candidate ends.
         """
         self._subject = subject
+        self._left = left
         self._report = report
         self._table = table
         self._budget = budget
@@ -106,7 +113,7 @@ class Evaluator:
 
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
-        model = subject.assemble(plan, self._report)
+        model = subject.assemble(plan, self._report, left=self._left)
         costs, loss, timed = judged(
             subject,
             model,

@@ -24,6 +24,7 @@ from compress.artifact import PROGRAMS
 from compress.errors import CompressError, ExportError
 from compress.state_dict import read_state_dict
 from search.config import (
+    Augmentation,
     Budget,
     ConfigError,
     Metric,
@@ -150,7 +151,11 @@ def main() -> int:
             budget=budget,
             objective=objective,
             search=STRATEGIES[arguments.strategy](),
-            recovery=Recovery(method=arguments.recover, max_seconds=arguments.recover_seconds),
+            recovery=Recovery(
+                method=arguments.recover,
+                max_seconds=arguments.recover_seconds,
+                augment=Augmentation.parsed(arguments.augment),
+            ),
         )
         model = read_model(arguments.model, arguments.weights)
         data = read_data(arguments.data, declaration, arguments.data_root)
@@ -195,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fold-norms", action="store_true", help="in the dense network too")
     parser.add_argument("--recover", choices=get_args(RecoveryMethod), default="none")
     parser.add_argument("--recover-seconds", type=float, default=30.0, help="of a candidate")
+    parser.add_argument("--augment", default="", help="of images to learn from: flip,shift=4")
     parser.add_argument("--data-root", type=Path, default=Path(), help="of the larger sets")
     parser.add_argument("--out", type=Path, default=Path("result"))
     parser.add_argument("--json", action="store_true")

@@ -18,8 +18,9 @@ The evidence itself, made by `search.run.evidence`, is JSON and part of every ma
     result                   loss, cost (what is minimised, over that of dense), latency_ms,
                              dense_latency_ms, speedup with its interval, layout, runtime,
                              parameters, macs; null where the dense network stays;
-                             recovery: loss_before it, method, rate, epochs, seconds, and before
-                             and after, what was minimised, on the samples left out; or null
+                             recovery: loss_before it, method, rate, epochs, seconds, whether the
+                             job's limit cut it short, and before and after, what was minimised, on
+                             the samples left out; or null
     program_difference,      of model.pt2 and model.onnx to the network, relative to the largest
     onnx_difference          output; each where the file is there
     layers                   of each layer that had a choice: name, method and ranks (null: dense),
@@ -229,6 +230,8 @@ def _recovery(document: Mapping[str, Any]) -> Iterator[str]:
         f"{ordered['samples']:,} {source}; {ordered['left_out']:,} others were left out, and "
         "judged whether it was better before or after."
     )
+    if told := _augmentation(ordered["augment"]):
+        yield f"Each time a picture was learned from it was {told}."
     if result is not None and result["recovery"] is not None:
         found, loss = result["recovery"], result["loss"]
         lost = found["loss_before"]
@@ -237,6 +240,14 @@ def _recovery(document: Mapping[str, Any]) -> Iterator[str]:
             f"Without that the loss of {loss['metric']} ({loss['unit']}) of the result {before}, "
             f"with it {loss['value']:.3g}: {found['epochs']:g} epochs in {found['seconds']:.0f} s."
         )
+        if found["cut_short"]:
+            yield "The limit of the job cut this training short: with more time it may lose less."
+
+
+def _augmentation(augment: Mapping[str, Any]) -> str:
+    moved, mirrored = augment["shift"], augment["flip"]
+    told = [f"moved by up to {moved} pixels"] if moved else []
+    return " and ".join(told + (["mirrored every second time"] if mirrored else []))
 
 
 def _use(document: Mapping[str, Any]) -> Iterator[str]:

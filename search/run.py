@@ -44,7 +44,7 @@ from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
 from search.measurement import circumstances
 from search.pareto import unbeaten
-from search.progress import Report, silent
+from search.progress import Left, Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
@@ -53,6 +53,8 @@ from search.surrogate import limit, surrogate
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
 StoppedBy = Literal["max_seconds", "max_evaluations"]
+
+Clock = Callable[[], float]
 
 EvaluateAll = Callable[[Sequence[Point]], Iterator[Evaluation]]
 
@@ -107,7 +109,7 @@ def run_search(
     record: Callable[[Evaluation], None] = lambda _: None,
     checkpoint: Callable[[], None] = lambda: None,
     evaluate: EvaluateAll | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock = time.monotonic,
     started: float | None = None,
 ) -> Found:
     """Ask, evaluate and tell until the strategy has no more questions or a limit is reached.
@@ -127,7 +129,10 @@ def run_search(
     """
     begun = clock()
     started = begun if started is None else started
-    evaluate = evaluate or partial(map, Evaluator(subject, table, config.budget).evaluate)
+    left = _left(config, started, clock)
+    evaluate = evaluate or partial(
+        map, Evaluator(subject, table, config.budget, left=left).evaluate
+    )
     known = dict(stored or {})
     told: dict[str, Candidate] = {}
     seen: list[int] = []
@@ -141,7 +146,7 @@ def run_search(
             checkpoint()
             if len(told) >= config.limits.max_evaluations:
                 raise _LimitReached("max_evaluations")
-            if clock() - started >= config.limits.max_seconds:
+            if left() <= 0:
                 raise _LimitReached("max_seconds")
             evaluation = next(evaluations)
             record(evaluation)
@@ -162,6 +167,10 @@ def run_search(
         seconds=clock() - begun,
         samples_saved=1 - sum(seen) / (len(seen) * len(subject.search)) if seen else 0.0,
     )
+
+
+def _left(config: SearchConfig, started: float, clock: Clock = time.monotonic) -> Left:
+    return lambda: started + config.limits.max_seconds - clock()
 
 
 def evidence(
@@ -289,7 +298,8 @@ def search_ranks(
     subject = Subject.prepare(model, arrays, config, dict(architecture or own))
     table = analyse(subject, config, report)
     found = run_search(subject, table, config, record=record, started=started)
-    confirmation = confirm(subject, table, config, found.candidates)
+    left = _left(config, started)
+    confirmation = confirm(subject, table, config, found.candidates, left=left)
     document = evidence(subject, table, config, found, confirmation)
     return Result(
         subject=subject,

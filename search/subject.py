@@ -25,7 +25,7 @@ from search.factors import Factors
 from search.keeping import Kept
 from search.measurement import Timing, race
 from search.metrics import Metrics, likelihood
-from search.progress import Report, silent
+from search.progress import Left, Report, endless, silent
 from search.recovery.material import Material, check_recovery
 from search.recovery.recovery import Recovered, recover_
 from search.runtimes.registry import runtime_of
@@ -127,7 +127,7 @@ class Subject:
 
         Raises:
             ConfigError: the runtime takes graphs, and the network several inputs; or candidates
-                are to learn labels that did not come.
+                are to learn what the data do not allow, labels that did not come say.
             DataError: the data do not fit the network or the promise.
             DeviceError: cuda, or a runtime, was asked for and is not there.
             ExportError: the runtime takes graphs, and the network cannot be exported as one.
@@ -167,7 +167,14 @@ class Subject:
             example=arrays.batch(chosen, device, train=train),
             material=None
             if config.recovery.method == "none"
-            else Material(arrays, splits.recovery, dense, device, train=train),
+            else Material(
+                arrays,
+                splits.recovery,
+                dense,
+                device,
+                train=train,
+                augment=config.recovery.augment,
+            ),
         )
 
     def shape(self, name: str) -> LayerShape:
@@ -176,7 +183,7 @@ class Subject:
         assert shape is not None
         return shape
 
-    def assemble(self, plan: Plan, report: Report = silent) -> nn.Module:
+    def assemble(self, plan: Plan, report: Report = silent, *, left: Left = endless) -> nn.Module:
         """The dense network with the plan's layers factorised, repaired, recovered, simplified.
 
         The last one is kept, since it is asked for again when it is to be stored, and recovered
@@ -186,6 +193,7 @@ class Subject:
         Args:
             plan: of the layers to factorise.
             report: told how far recovery is.
+            left: of the job, with which recovery ends at the latest.
 
         Returns:
             The network in eval mode.
@@ -205,6 +213,7 @@ class Subject:
                     likelihood(self.config.budget.metric),
                     self.config.recovery,
                     report,
+                    seconds_left=left(),
                 )
             if self.not_simplified is None:
                 self._simplify_(kept)

@@ -92,7 +92,12 @@ class _Job:
         found = self._find(subject, table, recording)
         self._enter("confirming")
         confirmation = confirm(
-            subject, table, config, found.candidates, self._reports("confirming")
+            subject,
+            table,
+            config,
+            found.candidates,
+            self._reports("confirming"),
+            left=self._left,
         )
         self._enter("exporting")
         document = as_json(evidence(subject, table, config, found, confirmation))
@@ -107,6 +112,9 @@ class _Job:
         )
         facts = {"job": self._rows.job.id, "state": state, "verdict": confirmation.verdict}
         log.info("job ended", extra=facts)
+
+    def _left(self) -> float:
+        return self._order.config.limits.max_seconds - self._pace.seconds
 
     def _enter(self, phase: str) -> None:
         self._journal.write(_enter, phase, self._pace.as_json(phase))
@@ -158,7 +166,8 @@ class _Job:
         self._journal.write(
             progress.condition, type="BudgetFeasible", status="unknown", reason="searching"
         )
-        evaluator = Evaluator(subject, table, config.budget, self._reports("searching"))
+        reports = self._reports("searching")
+        evaluator = Evaluator(subject, table, config.budget, reports, self._left)
         with closing(InlineExecutor(evaluator.evaluate)) as executor:
             return run_search(
                 subject,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
-from examples.augmentation import center_crop, crop_and_flip
+from examples.augmentation import crop_and_flip
 from examples.training import main
 from search.data.builtin import builtin
+from search.data.transformed import transformed
+from search.data.transforms import CenterCrop
 from service.settings import Settings
 
 SIDE = 24  # of the crops
@@ -23,7 +25,10 @@ if __name__ == "__main__":
     main(
         "song_cifar",
         (cifar.batch(torch.arange(cifar.train_count), train=True), cifar.train_labels),
-        (center_crop(cifar.batch(torch.arange(len(cifar))), SIDE), cifar.labels),
+        (
+            transformed(cifar.batch(torch.arange(len(cifar))), [CenterCrop((SIDE, SIDE))]),
+            cifar.labels,
+        ),
         Path(__file__).parent,
         epochs=18,
         batch=100,

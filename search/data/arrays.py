@@ -6,7 +6,7 @@ sequences (N, T, F) or token ids (N, T) say, reaches the network as it is stored
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -33,6 +33,15 @@ class Stored(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: Tensor, /) -> Tensor:
         """(n, ...) of the samples `index` (n,) int64."""
+
+
+Read = Callable[[Stored, Tensor], Tensor]
+"""Gives the samples of an index."""
+
+
+def as_stored(stored: Stored, index: Tensor) -> Tensor:
+    """(n, ...) of the samples `index` (n,), as they are."""
+    return stored[index]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +118,14 @@ class Arrays:
         """The inputs in an error: images of shape (3, 32, 32)."""
         return " and ".join(f"{name} of shape {s}" for name, s in self.input_shapes.items())
 
-    def batch(self, index: Tensor, device: torch.device = CPU, *, train: bool = False) -> Tensor:
+    def batch(
+        self,
+        index: Tensor,
+        device: torch.device = CPU,
+        *,
+        train: bool = False,
+        read: Read = as_stored,
+    ) -> Tensor:
         """What the network is given for the samples `index` (n,), on the device.
 
         Of several inputs it is a `Batch`, which stands where a tensor does.
@@ -118,15 +134,18 @@ class Arrays:
             index: of samples, int64 on the CPU.
             device: where the network is.
             train: whether they are training samples.
+            read: of images, by default as they are stored.
         """
         stored = self.train_inputs if train else self.inputs
         assert stored is not None
-        found = [self._given(name, each[index].to(device)) for name, each in stored.items()]
-        return together(found)
+        return together([self._given(*each, index, device, read) for each in stored.items()])
 
-    def _given(self, name: str, values: Tensor) -> Tensor:
+    def _given(
+        self, name: str, stored: Stored, index: Tensor, device: torch.device, read: Read
+    ) -> Tensor:
         if name != IMAGES:
-            return values
+            return stored[index].to(device)
+        values = read(stored, index).to(device)
         values = values.float() / 255 if values.dtype == torch.uint8 else values
         if self.mean is not None:
             values = values - values.new_tensor(self.mean)[:, None, None]

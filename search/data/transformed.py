@@ -30,6 +30,14 @@ class Transformed:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def uncropped(self) -> "Transformed":
+        """The pictures without the crop that comes last, if one does."""
+        match self._transforms:
+            case [*before, CenterCrop()]:
+                return Transformed(self._images, before)
+        return self
+
     def __getitem__(self, index: Tensor) -> Tensor:
         """(n, C, H, W) of the pictures `index` (n,)."""
         return transformed(self._images[index], self._transforms)

@@ -6,6 +6,7 @@ already, so what a low rate gains is lost in the noise; where ruin begins is see
 """
 
 import copy
+from collections.abc import Collection
 from itertools import islice
 
 import torch
@@ -23,7 +24,15 @@ RUIN = 4.0  # times the least that was seen: less is noise where a network is ne
 MARGIN = 32.0  # between the rate that ruins and the one to train with
 
 
-def bearable_rate(model: nn.Module, aim: Aim, material: Material, *, seed: int, box: Box) -> float:
+def bearable_rate(
+    model: nn.Module,
+    aim: Aim,
+    material: Material,
+    *,
+    seed: int,
+    box: Box,
+    kept: Collection[str] = (),
+) -> float:
     """A 32nd of the rate that ruins the network, or of the last that there was time for.
 
     Args:
@@ -32,11 +41,12 @@ def bearable_rate(model: nn.Module, aim: Aim, material: Material, *, seed: int, 
         material: of which the first batches are taken.
         seed: of their order, and of dropout.
         box: the time there is.
+        kept: names of parameters that learn nothing.
     """
     model = copy.deepcopy(model)
     examples = material.examples(torch.Generator().manual_seed(seed))
     rate, smooth, least = LOWEST, 0.0, 0.0
-    with drawing_from(seed, material.device), learning(model):
+    with drawing_from(seed, material.device), learning(model, kept):
         stepper = Stepper(model, aim)
         for i, example in enumerate(islice(examples, STEPS)):
             rate = LOWEST * (HIGHEST / LOWEST) ** (i / (STEPS - 1))

@@ -1,5 +1,6 @@
 """Train a factorised network towards the dense one, and keep the better of before and after."""
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from search.recovery.box import Box, Clock
 from search.recovery.material import Material
 from search.recovery.range_test import bearable_rate
 from search.recovery.training import train_
+from search.recovery.unchanged import unchanged
 
 RANGE_SHARE = 0.2  # of the box, at most, to find the learning rate
 ATTEMPTS = 3
@@ -31,6 +33,8 @@ class Recovered:
     rate: float
     epochs: float
     seconds: float
+    cut_short: bool
+    """Whether the job's time ended the training before its own did."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,11 +47,13 @@ def recover_(
     config: Recovery,
     report: Report = silent,
     *,
+    seconds_left: float = math.inf,
     clock: Clock = time.monotonic,
 ) -> Recovered:
     """Train `model`, which ends in eval mode without gradients, and no worse than it came.
 
     Where nothing is gained the rate was too high, and a lower one is tried while there is time.
+    What comes before the first factorised layer stays as it is.
 
     Args:
         model: factorised and repaired, in eval mode.
@@ -55,12 +61,16 @@ def recover_(
         likelihood: what the answers stand for.
         config: method, time and seed.
         report: told how far it is.
+        seconds_left: of the job, with which the training ends at the latest.
         clock: seconds.
     """
-    box = Box(config.max_seconds, clock)
+    box = Box(min(config.max_seconds, seconds_left), clock)
     aim = labelled if config.method == "finetune" else distance(likelihood)
     report(0.0, "recovery: looking for the learning rate")
-    rate = bearable_rate(model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE))
+    kept = unchanged(model, next(material.judging()).inputs[:1])
+    rate = bearable_rate(
+        model, aim, material, seed=config.seed, box=box.part(RANGE_SHARE), kept=kept
+    )
     reached = 0.0
 
     def onward(way: float, sentence: str) -> None:
@@ -79,6 +89,7 @@ def recover_(
             max_epochs=config.max_epochs,
             seed=config.seed,
             box=box.part(),
+            kept=kept,
             report=onward,
         )
         if training.after < training.before or box.left == 0:
@@ -90,4 +101,5 @@ def recover_(
         rate=rate,
         epochs=round(training.epochs, 2),
         seconds=round(box.seconds, 2),
+        cut_short=seconds_left < config.max_seconds and box.left == 0,
     )

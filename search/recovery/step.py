@@ -1,6 +1,6 @@
 """One step of training."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -45,13 +45,17 @@ def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def learning(model: nn.Module) -> Iterator[None]:
+def learning(model: nn.Module, kept: Collection[str] = ()) -> Iterator[None]:
     """Training mode with gradients, in the layout that convolutions learn faster in.
+
+    The parameters named in `kept` learn nothing.
 
     Batch norms keep the statistics that repair gave them: those of some dozen batches are noise
     that a short training does not make up for. Afterwards eval mode without gradients, contiguous.
     """
-    model.train().requires_grad_(True)
+    model.train()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name not in kept)
     for module in model.modules():
         if isinstance(module, Norm):
             module.eval()

@@ -1,6 +1,7 @@
 """Train a network in a box of time, and leave it as good as it has been at any look."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 
@@ -37,6 +38,7 @@ def train_(
     max_epochs: int,
     seed: int,
     box: Box,
+    kept: Collection[str] = (),
     report: Report = silent,
 ) -> Training:
     """Bring the aim down; the network ends in the best state that was seen, in eval mode.
@@ -53,11 +55,12 @@ def train_(
         max_epochs: at most so many.
         seed: of the order of the samples, and of dropout.
         box: the time there is.
+        kept: names of parameters that learn nothing.
         report: told after each step how far it is.
     """
     examples = material.examples(torch.Generator().manual_seed(seed))
     steps, most, looks, waited = 0, max_epochs * material.steps, 0, 0
-    with drawing_from(seed, material.device), learning(model):
+    with drawing_from(seed, material.device), learning(model, kept):
         judge, stepper = Judge(model, aim, material, box), Stepper(model, aim)
         for example in islice(examples, most):
             way = max(steps / most, box.spent)

@@ -8,6 +8,8 @@ import typer
 
 from compress.catalog import PROGRAM_SUFFIXES
 from search.config import (
+    Augmentation,
+    ConfigError,
     EstimationConfig,
     GeneticConfig,
     Metric,
@@ -110,6 +112,13 @@ def compress(
     recover_seconds: Annotated[
         float, typer.Option(help="That the training of a candidate may take.", min=1)
     ] = 30.0,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="How the images that a candidate learns from are varied: flip, shift=PIXELS, or "
+            "both with a comma between."
+        ),
+    ] = "",
     name: Annotated[str | None, typer.Option(help="A name for the job.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result; default: the job's id.")
@@ -131,6 +140,7 @@ def compress(
         fold_norms=fold_norms,
     )
     declaration = _declaration(inputs, transforms, mean, std)
+    recovery = _recovery(recover, recover_seconds, augment)
     if ":" in model:
         options: dict[str, object] = {
             "--weights": weights,
@@ -151,6 +161,7 @@ def compress(
             "--threads": threads,
             "--recover": recover,
             "--recover-seconds": recover_seconds,
+            "--augment": augment,
             "--data-root": read_settings(os.environ).data_root,
             "--out": out,
         }
@@ -168,7 +179,7 @@ def compress(
             budget=budget,
             objective=objective,
             search=STRATEGIES[strategy](),
-            recovery=Recovery(method=recover, max_seconds=recover_seconds),
+            recovery=recovery,
             name=name,
         )
         job = client.submit(order)
@@ -188,6 +199,14 @@ def _network(model: str, weights: Path | None) -> tuple[Path, str | None]:
     if weights is None:
         raise typer.BadParameter(f"{model} came without --weights, its trained weights")
     return weights, model
+
+
+def _recovery(method: RecoveryMethod, max_seconds: float, augment: str) -> Recovery:
+    try:
+        augmentation = Augmentation.parsed(augment)
+        return Recovery(method=method, max_seconds=max_seconds, augment=augmentation)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _declaration(inputs: str, transforms: str, mean: str | None, std: str | None) -> Declaration:

@@ -77,7 +77,7 @@ class WrittenSubject:
     def recovered(self, plan: Plan):
         return None
 
-    def assemble(self, plan: Plan, report=None):
+    def assemble(self, plan: Plan, report=None, **limits):
         self.assembled.append(plan.to_json())
         found = self.networks[plan.to_json()]
         if isinstance(found, Exception):

@@ -12,6 +12,7 @@ from search.config import (
     COUNTED,
     LATENCY,
     UNLABELLED,
+    Augmentation,
     Budget,
     ConfigError,
     EstimationConfig,
@@ -27,7 +28,16 @@ from search.config import (
     Weights,
 )
 
-CONFIGS = [EstimationConfig, GeneticConfig, UniformConfig, VbmfConfig, Limits, Objective, Recovery]
+CONFIGS = [
+    Augmentation,
+    EstimationConfig,
+    GeneticConfig,
+    UniformConfig,
+    VbmfConfig,
+    Limits,
+    Objective,
+    Recovery,
+]
 
 
 def test_half_a_point_of_a_counted_metric_is_half_a_percent_of_the_samples():
@@ -114,6 +124,35 @@ def test_labels_of_answers_that_are_no_classes_are_refused():
     with pytest.raises(ConfigError, match=r"finetune came with the metric mse.*recovery distil"):
         SearchConfig(budget=budget, recovery=Recovery(method="finetune"))
     SearchConfig(budget=budget, recovery=Recovery(method="distil"))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("", Augmentation()),
+        ("flip", Augmentation(flip=True)),
+        ("shift=4", Augmentation(shift=4)),
+        ("shift=64,flip", Augmentation(flip=True, shift=64)),
+    ],
+)
+def test_an_augmentation_is_read_from_a_command_line(text, meant):
+    assert Augmentation.parsed(text) == meant
+    assert bool(meant) is (text != "")
+
+
+@pytest.mark.parametrize(
+    "text", ["turn", "shift", "shift=-1", "shift=65", "shift=1.5", "flip=1", ","]
+)
+def test_an_augmentation_that_cannot_be_read_is_refused(text):
+    with pytest.raises(ConfigError, match=r"augment .* came, flip, shift=PIXELS or both"):
+        Augmentation.parsed(text)
+
+
+def test_pictures_that_nothing_learns_from_are_not_to_be_varied():
+    with pytest.raises(
+        ConfigError, match=r"augment came with recovery none.*choose recovery distil"
+    ):
+        Recovery(augment=Augmentation(flip=True))
 
 
 def test_every_metric_is_counted_or_a_real_number_and_known_with_labels_or_without():

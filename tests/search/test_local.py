@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from compress.load import load
 from search import analysis, confirmation, evaluation, local
 from search import subject as subject_module
-from search.config import Weights
+from search.config import Augmentation, Weights
 from search.errors import DataError
 from search.local import UsageError, made_by
 from service.commands.exits import VERDICTS
@@ -123,7 +123,7 @@ def test_weights_and_data_may_be_files(mine, run, tmp_path, monkeypatch):
     files = ["--weights", tmp_path / "w.safetensors", "--data", tmp_path / "x.npz"]
     crop = ["--transforms", '[{"center_crop": 8}]', "--mean", "0.5,0.5,0.5", "--std=2,2,2"]
     more = ["--confidence", "none", "--strategy", "vbmf", "--batch", "7", "--fold-norms"]
-    more += ["--recover", "distil", "--recover-seconds", "2.5"]
+    more += ["--recover", "distil", "--recover-seconds", "2.5", "--augment", "flip,shift=2"]
     more += ["--minimise", "weighted", "--weight", "latency=0.75", "--weight", "macs=0.25"]
     assert run(f"{mine}:make_model", *files, *crop, *more, *PROMISE)[0] == 2
     ((model, arrays, config),) = asked
@@ -136,6 +136,7 @@ def test_weights_and_data_may_be_files(mine, run, tmp_path, monkeypatch):
     assert config.objective.minimised == Weights(latency=0.75, macs=0.25)
     assert (config.budget.confidence, config.budget.max_loss) == (None, 20)
     assert (config.recovery.method, config.recovery.max_seconds) == ("distil", 2.5)
+    assert config.recovery.augment == Augmentation(flip=True, shift=2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from compress.plan import Choice, Plan
+from compress.surgery import factorize_
 from search.config import Recovery
 from search.data.arrays import Arrays
 from search.recovery import recovery, training
@@ -201,6 +203,24 @@ def test_a_box_that_is_spent_before_it_begins_changes_nothing(hurt, material):
     assert same(before, hurt.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("left", "cut_short"), [(0.5, True), (1.5, False), (math.inf, False), (-1.0, True)]
+)
+def test_a_box_ends_with_the_time_that_the_job_has_left(hurt, material, left, cut_short):
+    config = Recovery(method="distil", max_seconds=1, max_epochs=1000)
+    arguments = {"seconds_left": left, "clock": Clock(0.01)}
+    found = recover_(hurt, material, "classes", config, **arguments)
+    assert found.cut_short is cut_short
+    most = max(0.0, min(left, 1.0))
+    assert most <= found.seconds < most + 0.3  # a look or two, and what reads the clock besides
+
+
+def test_a_training_that_ends_before_the_job_does_is_not_cut_short(hurt, material):
+    config = Recovery(method="distil", max_seconds=1, max_epochs=1)
+    found = recover_(hurt, material, "classes", config, seconds_left=0.9, clock=Clock())
+    assert not found.cut_short
+
+
 def test_the_rate_rises_for_a_tenth_of_the_way_and_falls_to_zero(hurt, material, monkeypatch):
     rates = []
 
@@ -255,6 +275,39 @@ def test_norms_keep_their_statistics_and_learn_the_rest(hurt, material):
     assert torch.equal(hurt.norm1.running_var, before["norm1.running_var"])
     assert not torch.equal(hurt.norm1.weight, before["norm1.weight"])
     assert not torch.equal(hurt.conv2.weight, before["conv2.weight"])
+
+
+@pytest.fixture
+def factorised(dense):
+    model = copy.deepcopy(dense)
+    factorize_(model, Plan({"conv2": Choice("svd", (3,))}))
+    return model.eval().requires_grad_(False)
+
+
+def test_what_comes_before_the_first_factorised_layer_stays_as_it_is(factorised, material):
+    before = state(factorised)
+    recover_(factorised, material, "classes", Recovery(method="distil", max_epochs=2))
+    changed = {
+        name for name, value in factorised.state_dict().items() if not same({name: value}, before)
+    }
+    assert {"conv2.reduce.weight", "norm2.weight", "conv3.weight", "classify.bias"} <= changed
+    assert not changed & {"conv1.weight", "norm1.weight", "norm1.bias"}
+
+
+def test_what_stays_as_it_is_takes_no_step_in_the_range_test_either(
+    factorised, material, monkeypatch
+):
+    learned = set()
+
+    def step(self, example, rate):
+        named = self._model.named_parameters()
+        learned.update(name for name, weight in named if weight.requires_grad)
+        return 1.0
+
+    monkeypatch.setattr(Stepper, "step", step)
+    recover_(factorised, material, "classes", Recovery(method="distil", max_epochs=1))
+    assert "conv3.weight" in learned
+    assert not learned & {"conv1.weight", "norm1.weight", "norm1.bias"}
 
 
 def test_dropout_is_on_while_a_network_learns_and_off_afterwards():

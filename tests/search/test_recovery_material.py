@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compress.batch import accept_batches_, tensors_of
-from search.config import ConfigError, Recovery
+from search.config import Augmentation, ConfigError, Recovery
 from search.data.arrays import Arrays
 from search.recovery import material as module
 from search.recovery.material import Material, check_recovery
@@ -75,6 +75,41 @@ def test_the_dense_network_answers_a_sample_once():
         list(found.judging())
         list(islice(found.examples(torch.Generator()), 4 * found.steps))
     assert sorted(dense.asked) == list(range(200))
+
+
+def pictures(count=40):
+    return torch.randint(256, (count, 3, 6, 6), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def test_varied_pictures_come_with_what_the_dense_network_answers_to_them():
+    data = Arrays.of_images(pictures(), torch.arange(40))
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(108, 3)).eval()
+    varied = {"train": False, "augment": Augmentation(flip=True, shift=1)}
+    found = Material(data, torch.arange(40), dense, CPU, **varied)
+    plain = data.batch(torch.arange(40))
+
+    def epoch():
+        examples = found.examples(torch.Generator().manual_seed(1))
+        return [example for _, example in zip(range(2 * found.steps), examples, strict=False)]
+
+    examples = epoch()
+    for example in examples:
+        torch.testing.assert_close(example.answers, dense(example.inputs))
+        assert not torch.equal(example.inputs, plain[example.labels])
+    assert not torch.equal(examples[0].inputs, examples[1].inputs)
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(examples, epoch(), strict=True))
+    (judged,) = found.judging()
+    assert torch.equal(judged.inputs, plain[judged.labels])
+    torch.testing.assert_close(judged.answers, dense(judged.inputs))
+
+
+def test_what_cannot_be_varied_is_refused():
+    varied = Recovery(method="distil", augment=Augmentation(shift=6))
+    with pytest.raises(ConfigError, match="shift of 6 pixels came with images of shape"):
+        check_recovery(varied, Arrays.of_images(pictures()))
+    check_recovery(varied, Arrays.of_images(torch.zeros(4, 1, 7, 7)))
+    with pytest.raises(ConfigError, match="augment came with data of x of shape"):
+        check_recovery(varied, Arrays(inputs={"x": torch.zeros(4, 9)}))
 
 
 def test_long_answers_leave_fewer_samples(monkeypatch):

@@ -253,8 +253,15 @@ ORDERED = {
     "samples": 59_000,
     "left_out": 1000,
     "from_training": True,
+    "augment": {"flip": False, "shift": 0},
 }
-FOUND = {"loss_before": 3.5, "method": "distil", "epochs": 1.25, "seconds": 29.6}
+FOUND = {
+    "loss_before": 3.5,
+    "method": "distil",
+    "epochs": 1.25,
+    "seconds": 29.6,
+    "cut_short": False,
+}
 
 
 def test_the_report_says_what_recovery_gave():
@@ -272,6 +279,27 @@ def test_the_report_says_what_recovery_gave():
     text = markdown(document(recovery=tuned, result=RESULT | {"recovery": found}))
     assert "on the labels and the dense network's answers to 59,000 calibration samples" in text
     assert "of the result cannot be computed, with it 0.25" in text
+    assert "cut this training short" not in text
+
+
+@pytest.mark.parametrize(
+    ("flip", "shift", "said"),
+    [
+        (True, 0, "it was mirrored every second time."),
+        (False, 3, "it was moved by up to 3 pixels."),
+        (True, 3, "it was moved by up to 3 pixels and mirrored every second time."),
+    ],
+)
+def test_the_report_says_how_pictures_were_varied(flip, shift, said):
+    ordered = ORDERED | {"augment": {"flip": flip, "shift": shift}}
+    assert said in markdown(document(recovery=ordered))
+    assert "Each time a picture" not in markdown(document(recovery=ORDERED))
+
+
+def test_the_report_says_that_a_training_was_cut_short():
+    cut = FOUND | {"cut_short": True}
+    text = markdown(document(recovery=ORDERED, result=RESULT | {"recovery": cut}))
+    assert "The limit of the job cut this training short" in text
 
 
 def test_the_report_says_nothing_of_a_recovery_that_was_not_ordered_or_gave_no_result():

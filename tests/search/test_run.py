@@ -27,6 +27,7 @@ from search.config import (
 from search.confirmation import confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluator, loss_on, plan_key
+from search.recovery.recovery import recover_
 from search.report import markdown
 from search.run import Cancelled, evidence, export, run_search, search_ranks
 from search.strategy import Candidate
@@ -375,8 +376,29 @@ def test_a_finalist_whose_weights_are_gone_is_recovered_again_and_judged_as_it_i
     assert fractions[-1] <= 1
 
 
+def test_the_recovery_of_a_candidate_ends_with_the_job(monkeypatch):
+    seen, limit = [], Limits(max_seconds=10_000)
+    config = order(recovery=Recovery(method="distil", max_epochs=1), limits=limit)
+    subject = Subject.prepare(small(), images(), config, SMALL_ARCHITECTURE)
+    table = analyse(subject, config, lambda *_: None)
+
+    def recovering(*arguments, seconds_left):
+        seen.append(seconds_left)
+        return recover_(*arguments)
+
+    monkeypatch.setattr(subject_module, "recover_", recovering)
+    found = run_search(subject, table, config, clock=Counting(), started=-9_000.0)
+    asked = len(seen)
+    assert asked >= len(found.candidates) - 1  # dense alone needs no recovery
+    assert all(900 < left < 1000 for left in seen)
+    assert seen == sorted(seen, reverse=True)
+    again = Subject.prepare(small(), images(), config, SMALL_ARCHITECTURE)
+    confirm(again, table, config, found.candidates, left=lambda: 5.0)
+    assert set(seen[asked:]) == {5.0}
+
+
 def test_a_failed_candidate_is_counted_and_the_search_goes_on(subject, table, monkeypatch):
-    monkeypatch.setattr(type(subject), "assemble", lambda *_: torch.nn.Sequential(Broken()))
+    monkeypatch.setattr(type(subject), "assemble", lambda *_, **__: torch.nn.Sequential(Broken()))
     found = run_search(subject, table, order())
     assert found.candidates
     assert all(math.isnan(c.costs.loss) for c in found.candidates)

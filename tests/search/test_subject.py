@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from compress.metric import Metric, MetricError, ModeMoments
 from compress.plan import Choice, Plan
 from compress.surgery import is_factorized
 from search import subject as subject_module
-from search.config import Budget, ConfigError, Limits, Objective, Recovery, SearchConfig
+from search.config import (
+    Augmentation,
+    Budget,
+    ConfigError,
+    Limits,
+    Objective,
+    Recovery,
+    SearchConfig,
+)
 from search.data.arrays import Arrays
 from search.errors import DataError, DeviceError
 from search.subject import Subject, find_device
@@ -140,6 +149,24 @@ def test_what_is_assembled_is_recovered_where_that_is_ordered(distilled):
     assert not torch.equal(found.conv3[0].weight, repaired["conv3.reduce.weight"])
     again = distilled.repaired(ONE).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in repaired.items())
+
+
+def test_pictures_to_learn_from_are_varied_as_ordered(model):
+    data = arrays(training=80)
+
+    def first(**changes):
+        recovery = replace(DISTIL, **changes)
+        config = SearchConfig(
+            budget=AGREEMENT, objective=Objective(device="cpu"), recovery=recovery
+        )
+        material = Subject.prepare(model, data, config, {}).material
+        return next(material.examples(torch.Generator().manual_seed(0))).inputs
+
+    found, plain = first(augment=Augmentation(flip=True)), first()
+    pairs = list(zip(found, plain, strict=True))
+    mirrored = [torch.equal(one, other.flip(2)) for one, other in pairs]
+    assert any(mirrored)
+    assert all(m or torch.equal(*pair) for m, pair in zip(mirrored, pairs, strict=True))
 
 
 def test_nothing_is_recovered_where_nothing_is_ordered(model):

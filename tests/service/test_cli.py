@@ -149,6 +149,8 @@ def test_a_loss_without_its_unit_is_a_usage_error_that_says_so(run, order, max_l
         (["--minimise", "weighted"], "weighted came without weights"),
         (["--weight", "macs=1"], "choose minimise weighted"),
         (["--minimise", "weighted", "--weight", "time=1"], "'time=1' came"),
+        (["--recover", "distil", "--augment", "turn"], "flip, shift=PIXELS or both"),
+        (["--augment", "flip"], "choose recovery distil"),
     ],
     ids=str,
 )
@@ -160,7 +162,7 @@ def test_what_cannot_be_meant_is_a_usage_error(url, run, order, arguments, said)
 
 def test_an_order_arrives_as_it_was_given(url, run, order):
     options = ["--confidence", "none", "--strategy", "genetic", "--batch", 8, "--threads", 2]
-    options += ["--recover", "finetune", "--recover-seconds", 12]
+    options += ["--recover", "finetune", "--recover-seconds", 12, "--augment", "flip,shift=2"]
     options += ["--minimise", "weighted", "--weight", "latency=0.7", "--weight", "macs=0.3"]
     code, out, _ = run(
         *("compress", *order[:-1], ".5%rel", "--metric", "top5", *options),
@@ -183,6 +185,7 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     assert objective["weights"] == {"latency": 0.7, "macs": 0.3, "parameters": 0.0}
     recovery = asked["recovery"]
     assert (recovery["method"], recovery["max_seconds"]) == ("finetune", 12)
+    assert recovery["augment"] == {"flip": True, "shift": 2}
     assert objective["fold_norms"] is False
 
 

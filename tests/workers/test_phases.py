@@ -144,6 +144,23 @@ def test_a_job_tells_of_its_recoveries_and_what_they_gave(house, monkeypatch):
     assert job.best["recovery"]["after"] <= job.best["recovery"]["before"]
 
 
+def test_recoveries_end_with_their_job(house, monkeypatch):
+    left = []
+    assembling = phases.Subject.assemble
+
+    def assemble(self, plan, *report, **limits):
+        left.extend(
+            each() for each in limits.values()
+        )  # none where a network is stored that was made before
+        return assembling(self, plan, *report, **limits)
+
+    monkeypatch.setattr(phases.Subject, "assemble", assemble)
+    house.submit(order("conv2", "conv3", limits=Limits(max_seconds=5000.0)))
+    house.carry_out()
+    assert left == sorted(left, reverse=True)
+    assert 4000 < left[-1] < left[0] < 5000
+
+
 def test_a_job_goes_through_its_phases_and_leaves_its_result(house, tmp_path):
     job_id = house.submit(order())
     assert house.carry_out() == job_id
