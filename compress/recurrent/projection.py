@@ -73,6 +73,31 @@ def steps_of(
         before = step.after
 
 
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Axes of the data put into another order; plain numbers, for compilers to see through."""
+
+    before: tuple[int, ...]  # sizes of the axes before that of the vectors
+    behind: tuple[int, ...]
+    axes: tuple[int, ...] | None  # in their new order, None where it is the old one
+
+    @classmethod
+    def of(cls, labels: Labels, wanted: Labels, sizes: Mapping[str, int]) -> "Arrangement":
+        """From one order of labels, the vectors' among them, to another."""
+        rows = labels.index(ROWS)
+        before, behind = (
+            tuple(sizes[label] for label in part) for part in (labels[:rows], labels[rows + 1 :])
+        )
+        axes = tuple(labels.index(label) for label in wanted)
+        return cls(before, behind, None if labels == wanted else axes)
+
+    def __call__(self, x: Tensor, rows: int) -> Tensor:
+        """The data of so many vectors, to be reshaped."""
+        if self.axes is None:
+            return x
+        return x.reshape(*self.before, rows, *self.behind).permute(self.axes)
+
+
 class Projection(nn.Module):
     """(..., N) to (..., M), with as many parameters as the factors have.
 
@@ -102,6 +127,14 @@ class Projection(nn.Module):
         self.order = tuple(map(tuple, order))
         self.steps = [*steps_of(self.inputs, self.outputs, self.factors, self.order)]
         self.in_features, self.out_features = map(self._size, (self.inputs, self.outputs))
+        self._arrangements = [
+            Arrangement.of(step.before, step.along + step.rows + step.summed, self.sizes)
+            for step in self.steps
+        ]
+        outputs_first = (ROWS, *self.outputs)
+        self._arrange_outputs = Arrangement.of(self.steps[-1].after, outputs_first, self.sizes)
+        self._heights = [self._size(set(step.rows) - {ROWS}) for step in self.steps]
+        self.ends_dense = self.steps[-1].rows == (ROWS,) and self._arrange_outputs.axes is None
         for name, labels in self.factors.items():
             size = [self.sizes[label] for label in labels]
             self.register_parameter(name, nn.Parameter(torch.empty(size)))
@@ -158,19 +191,26 @@ class Projection(nn.Module):
 
     def project(self, x: Tensor, matrices: Sequence[Tensor], add: Tensor | None = None) -> Tensor:
         """(T, N) to (T, M), with what `prepared` gave; `add` (T, M) or (M,) is added."""
-        rows = x.shape[0]
-        for step, matrix in zip(self.steps[:-1], matrices, strict=False):
-            x = self._product(step, x, matrix, rows)
-        step, matrix = self.steps[-1], matrices[-1]
-        in_order = step.after == (ROWS, *self.outputs)
-        if add is not None and in_order and step.rows == (ROWS,):
-            return torch.addmm(add, self._parted(step, x, rows), matrix)
-        x = self._product(step, x, matrix, rows)
-        if not in_order:
-            x = x.reshape(self._shape(step.after, rows))
-            x = x.permute([step.after.index(label) for label in (ROWS, *self.outputs)])
-        x = x.reshape(rows, self.out_features)
+        rows, last = x.shape[0], matrices[-1]
+        x = self.leading(x, matrices)
+        if self.ends_dense:
+            return torch.mm(x, last) if add is None else torch.addmm(add, x, last)
+        x = torch.bmm(x, last) if last.ndim > 2 else torch.mm(x, last)
+        x = self._arrange_outputs(x, rows).reshape(rows, self.out_features)
         return x if add is None else x + add
+
+    def leading(self, x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """All steps but the last: what is then multiplied by the last matrix.
+
+        (T, N) to (T, S), where the last matrix is (S, M).
+        """
+        rows = x.shape[0]
+        for i, matrix in enumerate(matrices):
+            x = self._arrangements[i](x, rows)
+            x = x.reshape(*matrix.shape[:-2], rows * self._heights[i], matrix.shape[-2])
+            if i < len(matrices) - 1:
+                x = torch.bmm(x, matrix) if matrix.ndim > 2 else torch.mm(x, matrix)
+        return x
 
     def extra_repr(self) -> str:
         """The sizes."""
@@ -185,23 +225,6 @@ class Projection(nn.Module):
         value = torch.einsum(*operands, [number[label] for label in step.factor])
         parts = (step.along, step.summed, step.new) if step.along else (step.summed, step.new)
         return value.reshape([self._size(part) for part in parts])
-
-    def _product(self, step: Step, x: Tensor, matrix: Tensor, rows: int) -> Tensor:
-        parted = self._parted(step, x, rows)
-        return torch.bmm(parted, matrix) if step.along else torch.mm(parted, matrix)
-
-    def _parted(self, step: Step, x: Tensor, rows: int) -> Tensor:
-        """The data as a matrix (rows, summed), or one for each value of what goes along."""
-        wanted = step.along + step.rows + step.summed
-        if wanted != step.before:
-            x = x.reshape(self._shape(step.before, rows))
-            x = x.permute([step.before.index(label) for label in wanted])
-        height = rows * self._size(label for label in step.rows if label != ROWS)
-        size = (height, self._size(step.summed))
-        return x.reshape(self._size(step.along), *size) if step.along else x.reshape(size)
-
-    def _shape(self, labels: Labels, rows: int) -> list[int]:
-        return [rows if label == ROWS else self.sizes[label] for label in labels]
 
     def _size(self, labels: Any) -> int:
         return math.prod(self.sizes[label] for label in labels)
