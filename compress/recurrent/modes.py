@@ -33,11 +33,10 @@ class Modes:
 
     @classmethod
     def of(cls, in_features: int, out_features: int, order: int = ORDER) -> Self:
-        """The modes of each side as near to each other as they can be.
+        """The modes of each side as near to each other as they can be, the longest last.
 
-        The longest mode of the inputs is the last: it is contracted first, and what lies last in
-        memory without a copy. Those of the outputs fall instead, so that a long mode stands
-        beside a short one, which makes the sum of the products m_i n_i small.
+        The longest mode of the inputs is contracted first and that of the outputs comes last;
+        what varies fastest needs no copy.
 
         Args:
             in_features: N; a prime has the modes (1, ..., 1, N).
@@ -52,7 +51,7 @@ class Modes:
                 f"{in_features} inputs, {out_features} outputs and {order} modes came; "
                 "numbers above zero were wanted"
             )
-        return cls(nearest_factors(in_features, order), nearest_factors(out_features, order)[::-1])
+        return cls(nearest_factors(in_features, order), nearest_factors(out_features, order))
 
     @property
     def order(self) -> int:

@@ -193,8 +193,10 @@ class Projection(nn.Module):
         """(T, N) to (T, M), with what `prepared` gave; `add` (T, M) or (M,) is added."""
         rows, last = x.shape[0], matrices[-1]
         x = self.leading(x, matrices)
-        if self.ends_dense:
-            return torch.mm(x, last) if add is None else torch.addmm(add, x, last)
+        in_order = self._arrange_outputs.axes is None
+        if add is not None and in_order and last.ndim == 2:
+            add = add.expand(rows, self.out_features).reshape(len(x), last.shape[1])
+            return torch.addmm(add, x, last).reshape(rows, self.out_features)
         x = torch.bmm(x, last) if last.ndim > 2 else torch.mm(x, last)
         x = self._arrange_outputs(x, rows).reshape(rows, self.out_features)
         return x if add is None else x + add

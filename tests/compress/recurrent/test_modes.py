@@ -19,13 +19,13 @@ def test_no_other_factors_have_a_smaller_sum(number, count):
     assert sum(found) == min(map(sum, others))
 
 
-def test_long_modes_stand_beside_short_ones():
-    assert Modes.of(57_600, 1024, 4) == Modes((15, 15, 16, 16), (8, 8, 4, 4))
-    assert Modes.of(512, 2048) == Modes((16, 32), (64, 32))
+def test_the_longest_mode_is_the_last():
+    assert Modes.of(57_600, 1024, 4) == Modes((15, 15, 16, 16), (4, 4, 8, 8))
+    assert Modes.of(512, 2048) == Modes((16, 32), (32, 64))
 
 
 def test_a_prime_has_one_mode_and_ones():
-    assert Modes.of(13, 7) == Modes((1, 13), (7, 1))
+    assert Modes.of(13, 7) == Modes((1, 13), (1, 7))
 
 
 def test_the_modes_of_a_default_multiply_to_the_features():
