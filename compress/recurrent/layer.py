@@ -265,11 +265,11 @@ class Recurrent(nn.Module):
         return (of_inputs, of_states) if self.mode == "GRU" else (of_inputs + of_states, None)
 
     def _fuses(self, suffix: str) -> bool:
-        """Whether torch's kernel can do the steps: with dense weights, but for the first products
-        of the inputs."""
+        """Whether torch's kernel does the steps: with dense weights, but for the first products of
+        the inputs. With projections of the states it would be the slow one."""
         entry = self._factorised(f"weight_ih{suffix}")
-        others = (self._factorised(f"weight_{side}{suffix}") for side in ("hh", "hr"))
-        return (entry is None or entry.ends_dense) and not any(others)
+        dense = self._factorised(f"weight_hh{suffix}") is None and not self.proj_size
+        return dense and (entry is None or entry.ends_dense)
 
     def _fused(
         self, suffix: str, data: Tensor, state: State, reverse: bool
@@ -281,7 +281,7 @@ class Recurrent(nn.Module):
             matrices = factorised.prepared()
             rows = factorised.leading(data.flatten(0, -2), matrices)
             data, entry = rows.reshape(*data.shape[:-1], rows.shape[-1]), matrices[-1].t()
-        names = ["weight_hh", "bias_ih", "bias_hh", "weight_hr"]
+        names = ("weight_hh", "bias_ih", "bias_hh")
         others = (self._parameters.get(name + suffix) for name in names)
         weights = [entry, *(parameter for parameter in others if parameter is not None)]
         first = tuple(part.unsqueeze(0) for part in state)
