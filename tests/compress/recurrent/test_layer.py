@@ -191,11 +191,13 @@ def test_dropout_between_layers_in_training_alone():
     assert not torch.equal(layer(x)[0], layer(x)[0])
     layer.eval()
     assert torch.equal(layer(x)[0], layer(x)[0])
+    _, kept = layer(x)
     layer.train()
     layer.dropout = 1.0
-    lost, _ = layer(x)
+    lost, states = layer(x)
     silent, _ = layer(normal(1, 5, 2, 6))
     torch.testing.assert_close(lost, silent, **EXACT)
+    torch.testing.assert_close(states[0], kept[0], **EXACT)
 
 
 def test_a_copy_has_factors_of_its_own():
