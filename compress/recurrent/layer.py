@@ -100,7 +100,7 @@ class Recurrent(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.mode, self.cell = mode, CELLS[mode]
+        self.mode = mode
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bias, self.batch_first = num_layers, bias, batch_first
         self.dropout, self.bidirectional, self.proj_size = dropout, bidirectional, proj_size
@@ -126,6 +126,11 @@ class Recurrent(nn.Module):
 
     def flatten_parameters(self) -> None:
         """Does nothing: for callers of torch's layers."""
+
+    @property
+    def cell(self) -> Cell:
+        """Its kind; looked up, since a copy or a pickle has its name alone."""
+        return CELLS[self.mode]
 
     @property
     def width(self) -> int:

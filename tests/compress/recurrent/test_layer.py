@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -200,15 +201,22 @@ def test_dropout_between_layers_in_training_alone():
     torch.testing.assert_close(states[0], kept[0], **EXACT)
 
 
-def test_a_copy_has_factors_of_its_own():
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_copy_has_factors_of_its_own(copied):
     _, layer = pair("LSTM", {"input_size": 6, "hidden_size": 4}, ("weight_hh_l0",))
-    twin = copy.deepcopy(layer)
+    twin = copied(layer)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()
     x = normal(0, 5, 2, 6)
     assert layer(x)[0].abs().max() == 0
     assert twin(x)[0].abs().max() > 0
+
+
+def test_it_is_made_where_and_as_it_is_asked_to_be():
+    weights = {"weight_hh_l0": projection_of(network_of("svd", Modes((4,), (12,)), (2,)))}
+    layer = GRU(6, 4, weights=weights, device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.float64)}
 
 
 def test_inputs_of_another_size_are_refused():
@@ -225,7 +233,7 @@ def test_states_of_another_size_are_refused():
 
 
 def test_modules_of_another_size_or_name_are_refused():
-    svd = Projection(**projection_of(network_of("svd", Modes((6,), (8,)), (2,))).description)
+    svd = projection_of(network_of("svd", Modes((6,), (8,)), (2,)))
     with pytest.raises(ValueError, match=r"\(8, 6\) came for weight_ih_l0; \(16, 6\)"):
         LSTM(6, 4, weights={"weight_ih_l0": svd})
     with pytest.raises(ValueError, match="no weights"):
