@@ -36,6 +36,9 @@ def test_the_formulas_of_both_algorithms_are_what_is_counted(of, terms, rank):
     in_turn, at_once = mode_by_mode(of, rank), contract_then_expand(of)
     assert macs(network, at_once) == contract_then_expand_macs(of, terms, rank)
     assert macs(network, in_turn) == mode_by_mode_macs(of, terms, rank)
+    whole = [(f"in_{i}", f"out_{i}") for i in range(1, of.order + 1)]
+    thin = [(name,) for names in whole for name in names]
+    assert macs(network, in_turn) <= min(macs(network, whole), macs(network, thin))
     best = macs(network, best_order(network))
     assert best <= macs(network, at_once)
     if all(len(names) == 1 for names in in_turn):
