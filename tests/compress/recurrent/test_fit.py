@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.decompose.linalg import roots
 from compress.decompose.svd import ChannelSvd
 from compress.errors import CompressError, RankError, WeightsError
 from compress.recurrent.fit import fit
@@ -49,9 +50,37 @@ def test_sums_of_kronecker_products_are_found_again(name, modes):
 
 def test_two_modes_in_the_plain_norm_leave_what_the_rearranged_weight_loses():
     weight = normal(0, 18, 24)
-    blocks = weight.reshape(6, 3, 4, 6).permute(2, 0, 3, 1).reshape(24, 18)
-    cut = torch.linalg.svdvals(blocks)[3:].square().sum() / weight.square().sum()
+    cut = torch.linalg.svdvals(rearranged(weight))[3:].square().sum() / weight.square().sum()
     assert fit("kronecker", weight, SHORT, (3,)).error == pytest.approx(float(cut), rel=1e-6)
+
+
+def rearranged(weight):
+    """A Kronecker product of the modes `SHORT` is a matrix (24, 18) of rank 1."""
+    return weight.reshape(6, 3, 4, 6).permute(2, 0, 3, 1).reshape(24, 18)
+
+
+def test_where_the_modes_vary_independently_the_start_is_the_best_of_its_rank():
+    weight = normal(0, 18, 24)
+    moments = [second_moment(samples_of(size, size)) for size in SHORT.inputs]
+    (left, _), (right, _) = map(roots, moments)
+    white = rearranged(weight @ torch.kron(left, right))
+    cut = torch.linalg.svdvals(white)[2:].square().sum() / white.square().sum()
+    found = fit("kronecker", weight, SHORT, (2,), torch.kron(*moments))
+    assert found.error == pytest.approx(float(cut), rel=1e-6)
+
+
+def test_a_descent_that_fails_leaves_the_start(monkeypatch):
+    weight = normal(0, M, N)
+    expected = fit("tucker", weight, MODES, (2,) * 6).error
+
+    def ruin(_, projection, dtype):
+        with torch.no_grad():
+            projection.core.fill_(torch.nan)
+
+    monkeypatch.setattr("compress.recurrent.fit._Target._descend_", ruin)
+    start = fit("tucker", weight, MODES, (2,) * 6)
+    assert expected < start.error < 1
+    assert all(value.isfinite().all() for value in start.projection.parameters())
 
 
 def test_svd_is_the_best_of_its_rank():

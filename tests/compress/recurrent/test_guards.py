@@ -60,6 +60,34 @@ def test_a_layer_that_drifts_further_is_refused():
     check_drift(wild, dense, x, nudge)
 
 
+class Echo(nn.Module):
+    """At each step one, and so many times the first input."""
+
+    batch_first = False
+
+    def __init__(self, *shares):
+        super().__init__()
+        self.shares = torch.tensor(shares)[:, None, None]
+
+    def forward(self, x):
+        return 1 + self.shares * x[0], None
+
+
+@pytest.mark.parametrize(
+    ("dense", "other", "where"),
+    [
+        ((1.0, 1.0, 1.0), (1.0, 2.0, 1.0), "at its furthest"),
+        ((3.0, 1.0, 1.0), (3.0, 1.0, 2.0), "after the last step"),
+        ((1.0, 1.0, 1.0), (1.0, 1.0, torch.nan), "at its furthest"),
+    ],
+)
+def test_it_says_where_outputs_drift_too_far(dense, other, where):
+    x, nudge = torch.zeros(3, 2, 4), torch.full((2, 4), 1e-3)
+    check_drift(Echo(*dense), Echo(*dense), x, nudge)
+    with pytest.raises(UnstableError, match=where):
+        check_drift(Echo(*dense), Echo(*other), x, nudge)
+
+
 def test_drift_is_of_each_step_whatever_the_layout():
     dense = nn.GRU(3, 4).double()
     x, nudge = normal(0, 6, 2, 3), normal(1, 2, 3)
