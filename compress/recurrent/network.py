@@ -5,7 +5,7 @@ yet another factor has it too: the terms of a sum are one such label of all fact
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -23,11 +23,6 @@ class TensorNetwork:
         """Of all factors together."""
         return sum(self.size(labels) for labels in self.factors.values())
 
-    @property
-    def paths(self) -> int:
-        """How many products of entries each entry of the matrix is the sum of."""
-        return self.size(set(self.sizes) - {*self.inputs, *self.outputs})
-
-    def size(self, labels: "set[str] | tuple[str, ...]") -> int:
+    def size(self, labels: Iterable[str]) -> int:
         """Entries of a tensor with these labels."""
         return math.prod(self.sizes[label] for label in labels)
