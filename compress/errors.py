@@ -3,6 +3,7 @@
 CompressError
 ├── RankError               a rank lies outside what the weight allows
 ├── DegenerateError         the terms of a decomposition grow to cancel each other
+├── UnstableError           a network's outputs are not finite, or drift apart over many steps
 ├── UnsupportedLayerError   a method cannot represent this layer
 ├── PlanError               a plan does not fit the network, or its JSON is malformed
 ├── ArchitectureError       no such architecture
@@ -27,6 +28,10 @@ class RankError(CompressError, ValueError):
 
 class DegenerateError(CompressError, ArithmeticError):
     """The terms of a decomposition grow without bound and cancel each other."""
+
+
+class UnstableError(CompressError, ArithmeticError):
+    """A network's outputs are not finite, or drift apart over many steps."""
 
 
 class UnsupportedLayerError(CompressError, TypeError):

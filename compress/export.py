@@ -20,6 +20,7 @@ from compress.errors import ExportError
 TOLERANCE = 1e-4  # largest difference allowed, relative to the largest output ...
 ROUND_OFFS = 4  # ... or so many of the dtype, where that is more: of float16 and bfloat16
 MAX_BATCH = 4096
+IMAGES = 4  # axes of a batch of images
 PROGRAM = "model.pt2"  # as it is called in a result
 
 # What the exporter writes on a node of the author's files, modules and frames.
@@ -29,7 +30,8 @@ TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from
 def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float:
     """Write `model` as a program for the CPU, in eval mode, for batches of 1 to 4096.
 
-    Nothing of this machine goes into the file: no path, no sample of data.
+    Inputs that are no images may also have any length, where the network allows it. Nothing of
+    this machine goes into the file: no path, no sample of data.
 
     Args:
         model: left as it is.
@@ -51,7 +53,7 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
         with exporting(original):
-            shapes = arranged(original, [{0: batch} for _ in blank])
+            shapes = arranged(original, [free_sizes(x, batch) for x in blank])
             program = torch.export.export(original, blank, dynamic_shapes=shapes)
             _strip_(program.graph_module)
             with path.open("wb") as file:  # a path would give its name to the files inside
@@ -68,6 +70,12 @@ def export_program(model: nn.Module, example: Tensor, path: str | Path) -> float
 def blank_inputs(example: Tensor) -> tuple[Tensor, ...]:
     """Zeros of the shapes and dtypes of the example's inputs, for a batch of two."""
     return tuple(torch.zeros(2, *x.shape[1:], dtype=x.dtype) for x in tensors_of(example))
+
+
+def free_sizes(x: Tensor, batch: Any) -> dict[int, Any]:
+    """The axes of an input that are free: the batch, and all of what is no image."""
+    free = range(1, x.ndim if x.ndim < IMAGES else 1)
+    return {0: batch} | dict.fromkeys(free, torch.export.Dim.AUTO)
 
 
 def arranged(model: nn.Module, sizes: Sequence[Any]) -> tuple[Any, ...]:

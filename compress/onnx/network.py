@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnx import ModelProto
@@ -19,12 +18,11 @@ from compress.export import (
     difference_of,
     exporting,
     first_line,
+    free_sizes,
     parity,
 )
 from compress.onnx.graph import BATCH, INPUT, OPSET, OUTPUT, strip_
 from compress.onnx.session import Session
-
-IMAGES = 4  # axes of a batch of images
 
 
 def export_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
@@ -86,7 +84,7 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
             program = torch.onnx.export(
                 model,
                 blank,
-                dynamic_shapes=arranged(model, [_sizes(x, batch) for x in blank]),
+                dynamic_shapes=arranged(model, [free_sizes(x, batch) for x in blank]),
                 input_names=names,
                 output_names=[OUTPUT],
                 opset_version=OPSET,
@@ -98,9 +96,3 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
             return program.model_proto
     except Exception as error:
         raise ExportError(f"the ONNX export failed: {first_line(error)}", GRAPH) from error
-
-
-def _sizes(x: Tensor, batch: Any) -> dict[int, Any]:
-    """The axes of an input that are free: the batch, and all of what is no image."""
-    free = range(1, x.ndim if x.ndim < IMAGES else 1)
-    return {0: batch} | dict.fromkeys(free, torch.export.Dim.AUTO)

@@ -1,0 +1,91 @@
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress.recurrent.contraction import best_order, macs
+from compress.recurrent.formats import FORMATS, network_of
+from compress.recurrent.kcp import (
+    contract_then_expand,
+    contract_then_expand_macs,
+    mode_by_mode,
+    mode_by_mode_macs,
+)
+from compress.recurrent.modes import Modes
+from tests.compress.recurrent.matrices import modes, networks
+
+UCF11 = Modes((8, 20, 20, 18), (16, 4, 4, 4))
+
+
+@settings(deadline=None, max_examples=60)
+@given(found=networks(names=("svd", "cp", "tensor_train", "tensor_ring", "kronecker", "kcp")))
+def test_no_order_of_single_factors_costs_less(found):
+    *_, network = found
+    names = list(network.factors)[:5]  # the others in their own order
+    others = [(name,) for name in list(network.factors)[5:]]
+    best = macs(network, best_order(network))
+    for order in permutations(names):
+        assert best <= macs(network, [*((name,) for name in order), *others])
+
+
+@given(of=modes(4, 9, least_order=2), terms=st.integers(1, 3), rank=st.integers(1, 5))
+def test_the_formulas_of_both_algorithms_are_what_is_counted(of, terms, rank):
+    network = _network(of, terms, rank)
+    in_turn, at_once = mode_by_mode(of, rank), contract_then_expand(of)
+    assert macs(network, at_once) == contract_then_expand_macs(of, terms, rank)
+    assert macs(network, in_turn) == mode_by_mode_macs(of, terms, rank)
+    whole = [(f"in_{i}", f"out_{i}") for i in range(1, of.order + 1)]
+    thin = [(name,) for names in whole for name in names]
+    assert macs(network, in_turn) <= min(macs(network, whole), macs(network, thin))
+    best = macs(network, best_order(network))
+    assert best <= macs(network, at_once)
+    if all(len(names) == 1 for names in in_turn):
+        assert best <= macs(network, in_turn)
+
+
+@given(of=modes(most_order=3, most_size=9), rank=st.integers(1, 4))
+def test_longest_inputs_first_and_shortest_outputs_first_is_best(of, rank):
+    network = _network(of, 1, rank)
+    sides = [[(f"{side}_{i + 1}",) for i in range(of.order)] for side in ("in", "out")]
+    orders = [(*a, *b) for a in permutations(sides[0]) for b in permutations(sides[1])]
+    assert macs(network, contract_then_expand(of)) == min(macs(network, o) for o in orders)
+
+
+@pytest.mark.parametrize(
+    ("terms", "rank", "in_turn", "at_once"),
+    [(1, 1, 1.49e6, 0.062e6), (2, 2, 2.99e6, 0.26e6), (4, 4, 5.97e6, 1.18e6)],
+)
+def test_the_counts_at_the_sizes_of_ucf11(terms, rank, in_turn, at_once):
+    """With whole matrices for each mode, as the first algorithm is usually stated."""
+    network = _network(UCF11, terms, rank)
+    whole = [(f"in_{i}", f"out_{i}") for i in range(1, 5)]
+    assert macs(network, whole) == pytest.approx(in_turn, rel=5e-3)
+    assert contract_then_expand_macs(UCF11, terms, rank) == pytest.approx(at_once, rel=2e-2)
+    assert macs(network, best_order(network)) <= contract_then_expand_macs(UCF11, terms, rank)
+
+
+def test_a_large_rank_makes_the_matrices_of_the_modes_first():
+    of = Modes((4, 4, 4), (4, 4, 4))
+    assert mode_by_mode(of, 4) == tuple((f"in_{i}", f"out_{i}") for i in (1, 2, 3))
+    assert mode_by_mode_macs(of, 2, 4) == 2 * 3 * 4**4
+    assert set(best_order(_network(of, 2, 4))) == set(mode_by_mode(of, 4))
+
+
+def test_the_matrix_itself_is_never_built():
+    network = network_of("svd", Modes((4,), (4,)), (4,))
+    assert best_order(network) == (("in_factor",), ("out_factor",))
+
+
+def test_of_many_factors_an_order_is_found_too():
+    network = network_of("tensor_ring", Modes((2,) * 8, (2,) * 8), (2,) * 16)
+    order = best_order(network)
+    assert macs(network, order) < 2**16
+
+
+def _network(of, terms, rank):
+    """Of any terms and rank, even where fewer would do."""
+    labels, _ = FORMATS["kcp"].wiring(of.order)
+    one = network_of("kcp", of, (1, 1))
+    return replace(one, sizes=dict(one.sizes) | dict.fromkeys(labels, rank) | {"k": terms})
