@@ -56,7 +56,7 @@ class Mutant:
 
 
 def main() -> None:
-    """Try every mutant and write the record."""
+    """Try every mutant and write the record, or some and write none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
     parser.add_argument("--only", default="", help="mutants whose file has this in its name")
@@ -67,6 +67,9 @@ def main() -> None:
         copy_of_the_code(Path(folder))
         rows = [_row(mutant, Path(folder)) for mutant in mutants]
     killed = sum(row["killed"] for row in rows)
+    print(f"{killed} of {len(rows)} killed")
+    if arguments.only:
+        return
     record = Record(
         command="python -m benchmarks.mutation",
         threads=1,
@@ -79,7 +82,7 @@ def main() -> None:
             Target("survivors", "<=", 0, len(rows) - killed),
         ],
     )
-    print(f"{killed} of {len(rows)} killed; written: {record.write('mutation', arguments.results)}")
+    print(f"written: {record.write('mutation', arguments.results)}")
 
 
 def copy_of_the_code(folder: Path) -> None:
