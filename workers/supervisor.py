@@ -40,7 +40,7 @@ class End(enum.Enum):
     """Why a job process is no longer watched."""
 
     EXITED = "exited"  # by itself
-    LEASE_ENDED = "lease ended"  # the job process has closed the job, or another worker has it
+    LEASE_ENDED = "job closed, or claimed by another worker"
     DATABASE_AWAY = "database away"  # for so long that the lease may have run out
     CANCELLED = "cancelled"
     TIMED_OUT = "timed out"  # far beyond its own deadline: it hangs

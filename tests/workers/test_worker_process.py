@@ -185,4 +185,7 @@ def test_the_log_is_one_json_object_a_line_and_holds_what_the_job_process_says(
             said.append(line)
     assert said == ["this is succeed"]
     assert events["job started"]["job"] == job_id
-    assert events["job process ended"]["end"] in ("exited", "lease ended")
+    assert events["job process ended"]["end"] in (
+        "exited",
+        "job closed, or claimed by another worker",
+    )
