@@ -5,7 +5,11 @@ from pathlib import Path
 import onnxruntime
 import torch
 from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from torch import Tensor
+
+from compress.artifact import GRAPH
+from compress.errors import ExportError
 
 ERRORS_ALONE = 3  # of onnxruntime's log levels
 
@@ -37,7 +41,14 @@ class Session:
         """onnxruntime's own call, without a layer of ours around it: run(None, {input: array})."""
 
     def __call__(self, *batch: Tensor) -> Tensor:
-        """The graph's output for a batch on the CPU, one tensor for each input."""
+        """The graph's output for a batch on the CPU, one tensor for each input.
+
+        Raises:
+            ExportError: onnxruntime cannot compute it.
+        """
         arrays = (x.detach().numpy() for x in batch)
-        (output,) = self.run(None, dict(zip(self.inputs, arrays, strict=True)))
+        try:
+            (output,) = self.run(None, dict(zip(self.inputs, arrays, strict=True)))
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            raise ExportError(f"onnxruntime cannot compute the graph: {error}", GRAPH) from error
         return torch.from_numpy(output)

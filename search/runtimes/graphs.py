@@ -38,7 +38,8 @@ class Graphs:
     Layers are written directly. The first network is exported; those that differ from it in
     their factorised layers alone are filled into its graph. Every other network is exported by
     itself, which takes seconds: one that was simplified in another way, of which a norm is left
-    after a folded layer say, and one whose filled graph does not compute what the network does.
+    after a folded layer say, and one whose filled graph cannot be computed, or comes to something
+    else than the network.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,9 @@ class Graphs:
         if self._template is None or not self._template.fits(network):
             return None
         graph = self._template.filled(network)
-        with torch.inference_mode():
-            difference = difference_of(network(example), Session(graph)(example))
+        try:
+            with torch.inference_mode():
+                difference = difference_of(network(example), Session(graph)(example))
+        except ExportError:  # sizes between its layers are other than the first network's
+            return None
         return graph if difference <= TOLERANCE else None

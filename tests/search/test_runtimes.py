@@ -217,6 +217,26 @@ def test_what_a_filled_graph_gets_wrong_is_exported_by_itself():
         torch.testing.assert_close(value(call()), network(x).detach(), **EXACT)
 
 
+class Pooled(nn.Module):
+    """As many features as it is wide, four to each, viewed as one row."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Conv1d(2, width, 1)
+        self.classify = nn.Linear(4 * width, 3)
+
+    def forward(self, x):
+        return self.classify(self.layer(x).flatten(1))
+
+
+def test_a_narrower_network_is_exported_by_itself():
+    runtime, x = OnnxRuntime(), torch.randn(1, 2, 4)
+    for width in (6, 4):
+        network = Pooled(width).eval()
+        with runtime.ready(network, x, "contiguous") as call:
+            torch.testing.assert_close(value(call()), network(x).detach(), **EXACT)
+
+
 def test_a_network_without_places_is_exported_by_itself(monkeypatch):
     tried = []
 
