@@ -50,7 +50,7 @@ def pruned(case: Case, data_root: Path) -> Iterator[Row]:
             ]
 
         asks = list(search(pruning.PruningSearch(len(pruning.prunable(subject))), judge))
-        chosen = best(asks)
+        chosen = _kept(subject, asks, trained)
         model = trained(chosen.point)[0] if chosen else subject.opponent
         macs, parameters = torch_pruning.utils.count_ops_and_params(model, subject.example)
         found = Delivered(
@@ -62,6 +62,22 @@ def pruned(case: Case, data_root: Path) -> Iterator[Row]:
             plan=f"{pruning.STEP * chosen.point[0]:.0%} of all outputs" if chosen else "",
         )
         yield row(subject, {"method": "Torch-Pruning", "kind": "rival", **asked(subject)}, found)
+
+
+def _kept(subject: Subject, asks: list[Candidate], trained: Trained) -> Candidate | None:
+    """The boldest that keeps the budget on both splits, else on the first alone; None without any.
+
+    Ours falls back on a safer finalist where the confirmation split refuses one, so may the rival.
+    """
+    budget = subject.config.budget
+    allowed = allowed_on(subject.confirmation, budget)
+    confirmed = (
+        c
+        for c in asks
+        if c.costs.is_feasible
+        and loss_on(subject.confirmation, trained(c.point)[0], budget).value <= allowed
+    )
+    return best(list(confirmed)) or best(asks)
 
 
 def _trained(subject: Subject) -> Trained:
