@@ -9,6 +9,7 @@ from annotated_types import Ge, Le, MaxLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from search.config import EstimationConfig, SearchConfig, StrategyConfig
+from search.pareto import front
 from service.store.candidates import Sort
 from service.store.tables import ArtifactRow, CandidateRow, JobRow, JobState
 
@@ -237,20 +238,21 @@ class FrontPointOut(BaseModel):
     parameter_share: float
 
     @classmethod
-    def all_of(cls, rows: Sequence[CandidateRow]) -> list[Self]:
-        """The points of a front by rising loss, with dense in its place unless it is beaten."""
-        points = [
-            cls(
-                candidate=row.id,
-                plan=row.plan,
-                is_feasible=row.costs["violation"] is not None and row.costs["violation"] <= 0,
-                **{name: row.costs[name] for name in cls.model_fields.keys() & row.costs.keys()},
-            )
-            for row in rows
-        ]
-        if not any(point.loss <= 0 and point.cost <= 1 for point in points):
-            points.append(cls.of_dense())
-        return sorted(points, key=lambda point: point.loss)
+    def front(cls, rows: Sequence[CandidateRow]) -> list[Self]:
+        """Of a job's candidates and dense those that no other beats, by rising loss."""
+        complete = (row for row in rows if row.state == "complete")
+        points = [cls.of_dense(), *(cls.of_candidate(row) for row in complete)]
+        return front(points, lambda point: (point.loss, point.cost))
+
+    @classmethod
+    def of_candidate(cls, row: CandidateRow) -> Self:
+        """One that was evaluated."""
+        return cls(
+            candidate=row.id,
+            plan=row.plan,
+            is_feasible=row.costs["violation"] is not None and row.costs["violation"] <= 0,
+            **{name: row.costs[name] for name in cls.model_fields.keys() & row.costs.keys()},
+        )
 
     @classmethod
     def of_dense(cls) -> Self:

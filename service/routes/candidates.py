@@ -39,5 +39,5 @@ def list_candidates(
 def list_front(job_id: Id, session: ReadDep) -> Page[FrontPointOut]:
     """What no other candidate beats in loss and cost, dense among them; there are few."""
     jobs.get(session, job_id)
-    rows = candidates.front(session, job_id)
-    return Page(data=FrontPointOut.all_of(rows), has_more=False, next=None)
+    rows = candidates.all_of_job(session, job_id)
+    return Page(data=FrontPointOut.front(rows), has_more=False, next=None)

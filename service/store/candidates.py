@@ -14,8 +14,6 @@ from service.store.lease import Lease, write
 from service.store.pages import page
 from service.store.tables import CandidateRow
 
-_WORST = 1e300  # what a failed one costs
-
 Sort = Literal["newest", "cost", "loss", "latency", "macs", "parameters"]
 
 
@@ -108,30 +106,6 @@ def of_job(
     )
 
 
-def front(session: Session, job_id: str) -> list[CandidateRow]:
-    """Those that neither another nor the dense network beats in loss and cost, by rising loss.
-
-    The dense network, which is no row, loses 0 and costs 1.
-    """
-    loss, cost = (CandidateRow.costs[name].as_float() for name in ("loss", "cost"))
-    order = (loss, cost, CandidateRow.sequence)
-    before = func.min(cost).over(order_by=order, rows=(None, -1))
-    known = (
-        select(CandidateRow.id, loss.label("loss"), cost.label("cost"), before.label("before"))
-        .where(CandidateRow.job_id == job_id, CandidateRow.state == "complete")
-        .subquery()
-    )
-    is_unbeaten = known.c.cost < func.coalesce(known.c.before, _WORST)
-    beats_dense = (known.c.loss < 0) | (known.c.cost < 1)
-    rows = (
-        select(CandidateRow)
-        .join(known, known.c.id == CandidateRow.id)
-        .where(is_unbeaten, beats_dense)
-        .order_by(known.c.loss)
-    )
-    return list(session.scalars(rows))
-
-
 def all_of_job(session: Session, job_id: str) -> list[CandidateRow]:
     """All, in the order they were recorded: what a resumed search is told again."""
     rows = select(CandidateRow).filter_by(job_id=job_id).order_by(CandidateRow.sequence)
@@ -149,7 +123,7 @@ def counts(session: Session, job_id: str) -> dict[str, int]:
 
 
 def _cost(name: str) -> ColumnElement[float]:
-    return func.coalesce(CandidateRow.costs[name].as_float(), _WORST)
+    return func.coalesce(CandidateRow.costs[name].as_float(), 1e300)
 
 
 _KEYS: Mapping[Sort, SQLColumnExpression[Any]] = {

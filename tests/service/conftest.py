@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from fastapi import FastAPI
@@ -126,7 +127,13 @@ def claim(sessions: sessionmaker[Session]) -> lease.Lease:
     return held
 
 
-def record(sessions: sessionmaker[Session], held: lease.Lease, key: str, **costs: float) -> str:
+def record(
+    sessions: sessionmaker[Session],
+    held: lease.Lease,
+    key: str,
+    state: Literal["complete", "failed"] = "complete",
+    **costs: float | None,
+) -> str:
     """Store a candidate, as a worker does; its id."""
     with sessions.begin() as session:
         row = candidates.record(
@@ -135,7 +142,7 @@ def record(sessions: sessionmaker[Session], held: lease.Lease, key: str, **costs
             key=key,
             point=[1, 2],
             plan={"version": 1, "layers": {}},
-            state="complete",
+            state=state,
             costs={
                 "loss": 0.0,
                 "violation": 0.0,

@@ -133,6 +133,35 @@ def test_a_front_before_any_candidate_is_dense_alone_and_after_a_better_one_with
     assert client.get("/v1/jobs/job_0/pareto").status_code == 404
 
 
+FRONTS = [
+    ([(0.1, 0.5), (0.2, 0.4), (0.3, 0.45), (0.05, 0.9)], [None, 3, 0, 1]),
+    ([(0.1, 0.5), (0.1, 0.4), (0.2, 0.4)], [None, 1]),
+    ([(0.1, 0.5), (0.1, 0.5)], [None, 0]),  # of equal ones the first
+    ([(0.0, 1.0), (0.1, 1.0), (0.2, 3.0)], [None]),  # dense is as good
+    ([(-0.1, 2.0), (-0.2, 3.0), (0.1, 1.5), (0.0, 0.9)], [1, 0, 3]),
+    ([(None, None), (0.3, 0.2)], [None, 1]),
+    ([], [None]),
+]
+
+
+@pytest.mark.parametrize(("told", "wanted"), FRONTS, ids=str)
+def test_the_front_is_what_no_other_beats(client, job_id, told, wanted):
+    held = claim(client.app.state.sessions)
+    ids = {
+        record(
+            client.app.state.sessions,
+            held,
+            str(i),
+            state="failed" if loss is None else "complete",
+            loss=loss,
+            cost=cost,
+        ): i
+        for i, (loss, cost) in enumerate(told)
+    }
+    points = client.get(f"/v1/jobs/{job_id}/pareto").json()["data"]
+    assert [ids.get(point["candidate"]) for point in points] == wanted
+
+
 def test_an_order_of_candidates_that_is_none_is_refused(client, job_id):
     answer = client.get(f"/v1/jobs/{job_id}/candidates", params={"sort": "beauty"})
     assert answer.json()["errors"][0]["parameter"] == "sort"

@@ -138,30 +138,6 @@ def test_pages_go_from_the_best_to_the_failed(sessions, sort: str, key: str, lim
     assert seen[-1].key == "b"
 
 
-FRONTS = [
-    ([(0.1, 0.5), (0.2, 0.4), (0.3, 0.45), (0.05, 0.9)], [3, 0, 1]),
-    ([(0.1, 0.5), (0.1, 0.4), (0.2, 0.4)], [1]),
-    ([(0.1, 0.5), (0.1, 0.5)], [0]),  # of equal ones the first
-    ([(0.0, 1.0), (0.1, 1.0), (0.2, 3.0)], []),  # dense is as good
-    ([(-0.1, 2.0), (-0.2, 3.0), (0.1, 1.5), (0.0, 0.9)], [1, 0, 3]),
-    ([(None, None), (0.3, 0.2)], [1]),
-    ([], []),
-]
-
-
-@pytest.mark.parametrize(("told", "wanted"), FRONTS, ids=str)
-def test_the_front_is_what_neither_another_nor_dense_beats(sessions, told, wanted):
-    with sessions.begin() as session:
-        lease, other = held(session), held(session)
-        record(session, other, "0", costs=costs(0.0, 0.01, 0.5))  # of another job
-        for i, (loss, cost) in enumerate(told):
-            state = "failed" if loss is None else "complete"
-            record(session, lease, str(i), costs=costs(loss, cost, 0.5), state=state)
-    with reading(sessions) as session:
-        found = [int(row.key) for row in candidates.front(session, lease.job_id)]
-    assert found == wanted
-
-
 def test_pages_go_from_the_newest_to_the_oldest_and_hold_one_job(sessions):
     with sessions.begin() as session:
         lease, other = held(session), held(session)
