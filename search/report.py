@@ -1,6 +1,6 @@
 """The evidence of a job as a page for a person.
 
-The evidence itself, made by `search.run.evidence`, is JSON and part of every manifest. Its words:
+The evidence itself, made by `search.evidence`, is JSON and part of every manifest. Its words:
 
     verdict, sentence        what the job came to
     nearest_max_loss         where the budget was missed: one that the result keeps

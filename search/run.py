@@ -13,7 +13,7 @@ The same as its parts, which a job process calls one by one, storing what each g
         subject, table, config, stored=stored, record=record, checkpoint=checkpoint
     )
     confirmation = confirm(subject, table, config, found.candidates)    # search.confirmation
-    document = evidence(subject, table, config, found, confirmation)    # JSON
+    document = evidence(subject, table, config, found, confirmation)    # search.evidence, JSON
     export(folder, subject, confirmation.model, confirmation.plan, document)
 
 `search.conditions` says in a line what each part found.
@@ -23,14 +23,12 @@ in for the call of `analyse`.
 """
 
 import copy
-import json
-import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -38,21 +36,18 @@ from compress.artifact import PROGRAMS, write_result
 from compress.batch import tensors_of
 from compress.plan import Plan
 from search.analysis import analyse
-from search.config import Budget, SearchConfig
+from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
 from search.data.arrays import Arrays
-from search.evaluation import Evaluation, Evaluator, allowed_on, plan_key, shown_loss
-from search.measurement import circumstances
-from search.pareto import unbeaten
+from search.evaluation import Evaluation, Evaluator, plan_key
+from search.evidence import evidence
+from search.found import Found, StoppedBy
 from search.progress import Left, Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
 from search.subject import Subject
-from search.surrogate import limit, surrogate
-from search.table import ChoiceRow, ChoiceTable, LayerRow
-
-StoppedBy = Literal["max_seconds", "max_evaluations"]
+from search.table import ChoiceTable
 
 Clock = Callable[[], float]
 
@@ -66,20 +61,6 @@ class Cancelled(Exception):  # noqa: N818, a decision of the user, no error
 class _LimitReached(Exception):  # noqa: N818, never leaves this file
     def __init__(self, limit: StoppedBy) -> None:
         self.limit = limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the search came to."""
-
-    candidates: list[Candidate]
-    """All that were evaluated, in earlier attempts too."""
-    stopped_by: StoppedBy | None
-    """The limit that ended it; None if the strategy had no more questions."""
-    seconds: float
-    """What this attempt took."""
-    samples_saved: float = 0.0
-    """Share of the samples of its evaluations that an early stop spared this attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,106 +152,6 @@ def run_search(
 
 def _left(config: SearchConfig, started: float, clock: Clock = time.monotonic) -> Left:
     return lambda: started + config.limits.max_seconds - clock()
-
-
-def evidence(
-    subject: Subject,
-    table: ChoiceTable,
-    config: SearchConfig,
-    found: Found,
-    confirmation: Confirmation,
-) -> dict[str, Any]:
-    """All that a reader needs to believe the result: JSON in the words of `search.report`."""
-    budget = config.budget
-    allowed = allowed_on(subject.confirmation, budget)
-    front = unbeaten(
-        found.candidates,
-        dense_point=table.dense_point,
-        allowed=allowed_on(subject.search, budget),
-    )
-    return {
-        "verdict": confirmation.verdict,
-        "sentence": confirmation.sentence,
-        "nearest_max_loss": confirmation.nearest_max_loss,
-        "stopped_by": found.stopped_by,
-        "budget": asdict(budget),
-        "search": asdict(config.search),
-        "recovery": _recovery(subject, config),
-        "objective": asdict(config.objective)
-        | {"device": subject.device.type, "weights": asdict(config.objective.minimised)},
-        "circumstances": circumstances(subject.device, subject.runtime),
-        "splits": {
-            "calibration": sum(map(len, subject.calibration)),
-            "search": len(subject.search),
-            "confirmation": len(subject.confirmation),
-        },
-        "dense": subject.baseline.as_json(),
-        "not_simplified": subject.not_simplified,
-        "result": confirmation.measured,
-        "layers": [
-            _layer(layer, row)
-            for layer, row in zip(table.layers, table.rows(confirmation.point), strict=True)
-        ],
-        "kept_dense": dict(table.kept_dense),
-        "tested": [
-            {
-                "plan": json.loads(finalist.plan.to_json()),
-                "loss": shown_loss(budget, finalist.loss, allowed),
-                "passed": finalist.passed,
-            }
-            for finalist in confirmation.tested
-        ],
-        "front": [_on_front(table, budget, candidate) for candidate in front],
-        "evaluations": len(found.candidates),
-        "failed": sum(math.isnan(c.costs.loss) for c in found.candidates),
-        "search_seconds": round(found.seconds, 3),
-        "samples_saved": round(found.samples_saved, 4),
-        "surrogate": surrogate(table, found.candidates),
-        "limit": limit(table, confirmation.measured["speedup"] if confirmation.measured else 1.0),
-    }
-
-
-def _on_front(table: ChoiceTable, budget: Budget, candidate: Candidate) -> dict[str, Any]:
-    """A candidate by its costs on the search split, its loss in the numbers a person reads."""
-    costs = candidate.costs
-    return {
-        "plan": json.loads(table.plan(candidate.point).to_json()),
-        "loss": budget.shown(costs.loss),
-        "within": costs.is_feasible,
-        "cost": costs.cost,
-        "speedup": 1 / costs.time_share,
-        "parameter_share": costs.parameter_share,
-        "mac_share": costs.mac_share,
-    }
-
-
-def _recovery(subject: Subject, config: SearchConfig) -> dict[str, Any] | None:
-    """As it was ordered, and what candidates were trained on and judged by meanwhile."""
-    material = subject.material
-    if material is None:
-        return None
-    return asdict(config.recovery) | {
-        "samples": len(material),
-        "left_out": material.left_out,
-        "from_training": material.is_training,
-    }
-
-
-def _layer(layer: LayerRow, row: ChoiceRow) -> dict[str, Any]:
-    """A layer as it was and as it is; latencies are of the layer alone."""
-    return {
-        "name": layer.name,
-        "method": row.choice and row.choice.method,
-        "ranks": row.choice and list(row.choice.ranks),
-        "predicted_error": row.loss,
-        "dense_latency_ms": layer.dense.latency_ms,
-        "latency_ms": row.latency_ms,
-        "dense_parameters": layer.dense.parameters,
-        "parameters": row.parameters,
-        "dense_macs": layer.dense.macs,
-        "macs": row.macs,
-        "choices": len(layer.choices) - 1,
-    }
 
 
 def search_ranks(

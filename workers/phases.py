@@ -13,9 +13,11 @@ from search.analysis import analyse, table_key
 from search.conditions import analysis_condition, baseline_condition, confirmation_condition
 from search.confirmation import Confirmation, confirm
 from search.evaluation import Evaluator, plan_key
+from search.evidence import evidence
+from search.found import Found
 from search.measurement import circumstances
 from search.progress import Report
-from search.run import Found, evidence, run_search
+from search.run import run_search
 from search.subject import Subject
 from search.table import ChoiceTable
 from service.settings import Settings

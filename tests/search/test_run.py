@@ -27,9 +27,10 @@ from search.config import (
 from search.confirmation import confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluator, loss_on, plan_key
+from search.evidence import evidence
 from search.recovery.recovery import recover_
 from search.report import markdown
-from search.run import Cancelled, evidence, export, run_search, search_ranks
+from search.run import Cancelled, export, run_search, search_ranks
 from search.strategy import Candidate
 from search.subject import Subject
 from search.table import ChoiceTable
