@@ -22,15 +22,15 @@ from benchmarks.paper.entry import entries
 from benchmarks.paper.row import Row
 from benchmarks.paper.search import searched
 from benchmarks.paper.targets import targets
-from benchmarks.record import RESULTS, ROOT, Record
+from benchmarks.record import RESULTS, Record
 from benchmarks.rivals.clock import cpu_clock
+from benchmarks.rivals.journal import JOURNALS
 from search.errors import DataError
 from service.settings import Settings
 
 CASES = (MNIST, CIFAR10, RESNET, VGG)
-JOURNAL = ROOT / "benchmarks" / "journal"  # git ignores it
-PACKAGES = ("onnxruntime",)
 RIVAL = "torch_pruning"
+PACKAGES = ("onnxruntime", *(("torch-pruning",) if find_spec(RIVAL) else ()))
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
     names = [case.name for case in CASES]
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
-    parser.add_argument("--journal", type=Path, default=JOURNAL, help="folder of finished rows")
+    parser.add_argument("--journal", type=Path, default=JOURNALS, help="folder of finished rows")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser.parse_args()
 

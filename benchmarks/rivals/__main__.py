@@ -16,12 +16,12 @@ from typing import Any, get_args
 
 import torch
 
-from benchmarks.record import RESULTS, ROOT, Record
+from benchmarks.record import RESULTS, Record
 from benchmarks.rivals.clock import cpu_clock
 from benchmarks.rivals.contest import Run, run
 from benchmarks.rivals.delivery import delivered
 from benchmarks.rivals.entrants import Entrant, entrants
-from benchmarks.rivals.journal import Journal
+from benchmarks.rivals.journal import JOURNALS, Journal
 from benchmarks.rivals.meeting import MEETINGS, Meeting
 from benchmarks.rivals.rows import marked, row
 from benchmarks.rivals.targets import targets
@@ -30,7 +30,6 @@ from search.errors import DataError
 from search.strategy import Candidate
 from service.settings import Settings
 
-JOURNAL = ROOT / "benchmarks" / "journal"  # git ignores it
 PACKAGES = ("optuna", "torch-pruning", "fasterai", "onnxruntime")
 
 
@@ -122,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--evaluations", type=int, default=100, help="of each run, at most")
     parser.add_argument("--seeds", type=int, default=5, help="runs of what draws by chance")
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
-    parser.add_argument("--journal", type=Path, default=JOURNAL, help="folder of evaluations")
+    parser.add_argument("--journal", type=Path, default=JOURNALS, help="folder of evaluations")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser.parse_args()
 

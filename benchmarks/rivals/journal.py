@@ -5,8 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.record import ROOT
 from benchmarks.rivals.contest import Evaluated
 from search.strategy import Costs
+
+JOURNALS = ROOT / "benchmarks" / "journal"  # git ignores it
 
 
 class Journal:

@@ -40,6 +40,7 @@ def a_row(kind, speedup, *, drop=0.3, budget=0.35, kept=True, method="estimation
         "macs": 2000,
         "evaluations": 5,
         "seconds": 12.0,
+        "plan": f"a network that is {speedup:g} times as fast",
     }
 
 
@@ -83,6 +84,11 @@ def test_a_row_that_broke_its_budget_counts_for_no_target():
     assert (beyond.value, beyond.met) == (6.0, False)
     assert (ahead.value, ahead.met) == (1.5, True)
     assert "Torch-Pruning at <= 0.35 points" in ahead.name
+
+
+def test_a_plan_that_was_raced_twice_counts_by_its_median():
+    rows = [a_row("ours", speedup) | {"plan": "the same"} for speedup in (7.0, 9.0)]
+    assert targets(MNIST, rows)[0].value == 8.0
 
 
 def test_without_a_row_of_ours_every_target_is_missed():
