@@ -28,6 +28,7 @@ from compress.plan import Plan
 from compress.program.steps import Program, constants_of
 from compress.shape import Stage
 from compress.surgery import is_factorized, stage_rows, stage_shape
+from compress.widths.narrowing import is_narrowed, row_of
 
 README = """\
 Load    from load import load; model = load(".")      needs torch; the layers are plain torch layers
@@ -85,7 +86,7 @@ def write_result(
         )
         for name, layer in model.named_modules()
         if is_factorized(layer)
-    }
+    } | {name: [row_of(layer)] for name, layer in model.named_modules() if is_narrowed(layer)}
     # Of a layer that is in no plan, simplifying leaves one stage; of a folded norm, none.
     factorised = {name for name, rows in layers.items() if len(rows) > 1}
     if not factorised <= set(dict(plan)) <= layers.keys():

@@ -39,14 +39,22 @@ class Flow:
             model: left as it is.
             example: a batch (N, ...) of inputs.
         """
+        graph = traced(model)
+        if isinstance(graph, str):
+            return cls(reason=graph)
+        readers = dict(_links(model, graph))
         with evaluating(model):
-            try:
-                graph = _Tracer().trace(copy.deepcopy(model))
-            except Exception as error:  # any that the network's own code raises at a symbol
-                first, _, _ = str(error).partition("\n")
-                return cls(reason=f"it cannot be traced: {type(error).__name__}: {first}")
-            readers = dict(_links(model, graph))
             return cls(readers, _axes(model, readers, example))
+
+
+def traced(model: nn.Module) -> Graph | str:
+    """What the network calls, in eval mode, down to torch's modules; or why it cannot be traced."""
+    with evaluating(model):
+        try:
+            return _Tracer().trace(copy.deepcopy(model))
+        except Exception as error:  # any that the network's own code raises at a symbol
+            first, _, _ = str(error).partition("\n")
+            return f"it cannot be traced: {type(error).__name__}: {first}"
 
 
 class _Tracer(Tracer):
@@ -60,7 +68,7 @@ class _Tracer(Tracer):
 
 
 def _links(model: nn.Module, graph: Graph) -> Iterator[tuple[str, str]]:
-    alone = _untouched(model, graph)
+    alone = untouched(model, graph)
     for node in graph.nodes:
         readers = list(node.users)
         if node.target in alone and len(readers) == 1 and _reads(readers[0], node, alone):
@@ -71,7 +79,7 @@ def _reads(reader: Node, node: Node, alone: set[Any]) -> bool:
     return reader.target in alone and reader.args == (node,) and not reader.kwargs
 
 
-def _untouched(model: nn.Module, graph: Graph) -> set[Any]:
+def untouched(model: nn.Module, graph: Graph) -> set[Any]:
     """The modules that can be replaced without anybody else seeing it."""
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     values = [node.target for node in graph.nodes if node.op == "get_attr"]

@@ -8,10 +8,11 @@
 
 Beside this file stand `model.safetensors`, the weights, and `manifest.json`, which names the
 architecture of the dense network and the plain torch layers that stand in place of each layer
-that was changed: several where it was factorised, none where it is done by the layer before, as a
-batch norm can be. Networks of torchvision and timm are built by these, without a download; one
-that came as a program by `steps.py`, which then stands here too. For a network that was never
-described, pass the function that builds it: `load("FOLDER", factory=MyNetwork)`.
+that was changed: several where it was factorised, one of fewer channels where it was narrowed,
+none where it is done by the layer before, as a batch norm can be. Networks of torchvision and timm
+are built by these, without a download; one that came as a program by `steps.py`, which then stands
+here too. For a network that was never described, pass the function that builds it:
+`load("FOLDER", factory=MyNetwork)`.
 """
 
 import ctypes
@@ -129,7 +130,9 @@ LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
     for kind in (
         nn.AdaptiveAvgPool2d,
+        nn.BatchNorm1d,
         nn.BatchNorm2d,
+        nn.BatchNorm3d,
         nn.Conv1d,
         nn.Conv2d,
         nn.Conv3d,
@@ -161,7 +164,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> 
     folder = Path(folder)
     manifest = read_manifest(folder / "manifest.json")
     model = build_dense(manifest["architecture"]) if factory is None else factory()
-    replace_(model, {name: build_layer(rows) for name, rows in manifest["layers"].items()})
+    replace_(model, {name: build_stand_in(rows) for name, rows in manifest["layers"].items()})
     assign_(model, read_safetensors(folder / WEIGHTS))
     if (folder / CONSTANTS).exists():
         for name, values in read_safetensors(folder / CONSTANTS).items():
@@ -249,6 +252,15 @@ def build_layer(rows: Rows) -> FactorizedLayer:
     """The stages of one factorised layer, without values: to be loaded with assign=True."""
     with torch.device("meta"):
         return FactorizedLayer(_named_layers(rows))
+
+
+def build_stand_in(rows: Rows) -> nn.Module:
+    """What stands in place of a dense layer: its stages, or one plain layer if it has no name."""
+    rows = list(rows)
+    if [name for name, _, _ in rows] != [""]:
+        return build_layer(rows)
+    with torch.device("meta"):
+        return _named_layers(rows)[""]
 
 
 def _named_layers(rows: Rows) -> OrderedDict[str, nn.Module]:

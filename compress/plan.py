@@ -1,4 +1,4 @@
-"""A plan: which method and which ranks each layer gets. Plain data, without torch."""
+"""A plan: which method and ranks each layer gets, which width its outputs. Data, without torch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,8 @@ class Plan:
     """Layer name -> choice; a layer that is not named stays dense."""
 
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Layer name -> its output channels, where some are taken out before it is factorised."""
 
     def __iter__(self) -> Iterator[tuple[str, Choice]]:
         return iter(self.choices.items())
@@ -38,14 +40,15 @@ class Plan:
         layers = {
             name: {"method": choice.method, "ranks": list(choice.ranks)} for name, choice in self
         }
-        return json.dumps({"version": VERSION, "layers": layers}, sort_keys=True)
+        widths = {"widths": dict(self.widths)} if self.widths else {}
+        return json.dumps({"version": VERSION, "layers": layers, **widths}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         """Read what `to_json` wrote.
 
         Raises:
-            PlanError: not JSON, another version, an unknown method, or ranks that are no
+            PlanError: not JSON, another version, an unknown method, or ranks or widths that are no
                 positive integers.
         """
         try:
@@ -53,7 +56,10 @@ class Plan:
             version, layers = document["version"], document["layers"]
             if version != VERSION:
                 raise PlanError(f"plan version {version!r} came, version {VERSION} was wanted")
-            return cls({name: _choice(name, entry) for name, entry in layers.items()})
+            widths = document.get("widths", {})
+            if not all(_is_positive(width) for width in widths.values()):
+                raise PlanError(f"widths {widths!r} came, positive integers were wanted")
+            return cls({name: _choice(name, entry) for name, entry in layers.items()}, widths)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -64,6 +70,10 @@ def _choice(name: str, entry: Mapping[str, object]) -> Choice:
     method, ranks = entry["method"], entry["ranks"]
     if method not in METHODS:
         raise PlanError(f"layer {name!r}: method {method!r} came, one of {METHODS} was wanted")
-    if not isinstance(ranks, list) or not all(type(r) is int and r > 0 for r in ranks):
+    if not isinstance(ranks, list) or not all(map(_is_positive, ranks)):
         raise PlanError(f"layer {name!r}: ranks {ranks!r} came, positive integers were wanted")
     return Choice(str(method), tuple(ranks))
+
+
+def _is_positive(number: object) -> bool:
+    return type(number) is int and number > 0

@@ -49,9 +49,14 @@ def factorize_(
             that it has in eval mode. What replaces the layer has no parametrisation.
 
     Raises:
-        CompressError: the plan names no layer, one that cannot be factorised, or ranks that it
-            does not allow. The layer and its choice are in the notes; `model` is as it was.
+        CompressError: the plan has widths, names no layer, one that cannot be factorised, or ranks
+            that it does not allow. The layer and its choice are in the notes; `model` is as it was.
     """
+    if plan.widths:
+        raise PlanError(
+            f"a plan with widths of {sorted(plan.widths)} came: load.load(FOLDER, factory=...) "
+            "narrows a network as it was, Narrower one by data"
+        )
     obstacles, ties = find_obstacles(model, fold=fold), tied_layers(model)
     decompositions: dict[str, Decomposition] = {}  # of shared weights
     replacements = {}

@@ -43,7 +43,12 @@ LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
 
 
-def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTable:
+def analyse(
+    subject: Subject,
+    config: SearchConfig,
+    report: Report,
+    table: ChoiceTable | None = None,
+) -> ChoiceTable:
     """Time every form of every layer, and predict the loss of those that are cheaper than dense.
 
     A layer of which no other form is left is kept dense, with a sentence that says why.
@@ -52,19 +57,13 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
         subject: the network; the moments of its layers are collected here.
         config: methods, excluded layers, what is minimised and the circumstances of the timing.
         report: told how far the analysis is.
+        table: without layers, of the network that costs are shares of; by default the subject's.
 
     Raises:
         ConfigError: a layer is excluded that the network does not have.
     """
     kept_dense, words = _obstacles(subject, config), words_of(config.objective)
-    table = ChoiceTable(
-        layers=(),
-        dense_latency_ms=subject.baseline.latency_ms.p50_ms,
-        dense_parameters=subject.baseline.parameters,
-        dense_macs=subject.baseline.macs,
-        kept_dense=kept_dense,
-        weights=config.objective.minimised,
-    )
+    table = replace(table or empty_table(subject, config), kept_dense=kept_dense)
     names = [name for name in subject.traces if name not in kept_dense]
     dense_rows: dict[str, ChoiceRow] = {}
     forms: dict[str, list[ChoiceRow]] = {}
@@ -103,6 +102,18 @@ def analyse(subject: Subject, config: SearchConfig, report: Report) -> ChoiceTab
     return replace(table, layers=tuple(layers))
 
 
+def empty_table(subject: Subject, config: SearchConfig) -> ChoiceTable:
+    """A table of the subject's dense network, without layers."""
+    return ChoiceTable(
+        layers=(),
+        dense_latency_ms=subject.baseline.latency_ms.p50_ms,
+        dense_parameters=subject.baseline.parameters,
+        dense_macs=subject.baseline.macs,
+        kept_dense={},
+        weights=config.objective.minimised,
+    )
+
+
 def table_key(
     model_sha256: str,
     dataset_digest: str,
@@ -126,6 +137,7 @@ def table_key(
         "methods": sorted(config.methods),
         "exclude": sorted(config.exclude),
         "importance": config.importance,
+        "widths": config.widths,
         "likelihood": likelihood(config.budget.metric),
         "objective": asdict(config.objective),
         "max_memory_bytes": config.limits.max_memory_bytes,

@@ -3,8 +3,8 @@
 from typing import Literal, NamedTuple
 
 from search.confirmation import Confirmation
+from search.joint import Table, tables_of
 from search.subject import Subject
-from search.table import ChoiceTable
 
 
 class Condition(NamedTuple):
@@ -27,12 +27,14 @@ def baseline_condition(subject: Subject) -> Condition:
     return Condition("BaselineMeasured", "true", "ok", message)
 
 
-def analysis_condition(table: ChoiceTable) -> Condition:
+def analysis_condition(table: Table) -> Condition:
     """Whether any layer has a form worth trying."""
-    if not table.layers:
+    if table.is_empty:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in table.kept_dense.items())
         return Condition("FasterLayersFound", "false", "nothing_faster", reasons)
     message = f"{len(table.layers)} layers have cheaper forms, {len(table.kept_dense)} stay dense"
+    if (widths := len(tables_of(table))) > 1:
+        message += f"; the network is tried at {widths} widths"
     return Condition("FasterLayersFound", "true", "ok", message)
 
 

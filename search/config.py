@@ -313,6 +313,9 @@ class SearchConfig:
     methods: tuple[Method, ...] = DEFAULT_METHODS
     exclude: tuple[str, ...] = ()
     importance: Importance = "loss"
+    widths: bool = False
+    """Whether channels may be taken out of groups of them too: what no rank makes less of, the
+    activations between layers and layers of few inputs, gets faster with them."""
     search: StrategyConfig = field(default_factory=EstimationConfig)
     recovery: Recovery = field(default_factory=Recovery)
     limits: Limits = field(default_factory=Limits)
@@ -323,5 +326,15 @@ class SearchConfig:
                 "recovery finetune came with the metric mse, whose answers are no classes to have "
                 "labels of: choose recovery distil"
             )
+        if self.widths and (self.importance != "loss" or not _takes_widths(self.search)):
+            raise ConfigError(
+                f"widths came with strategy {self.search.strategy} and importance "
+                f"{self.importance}: they are searched by strategy estimation (by loss) alone, "
+                "with importance loss"
+            )
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ConfigError(f"methods {self.methods} came, one or more of {METHODS} were wanted")
+
+
+def _takes_widths(search: StrategyConfig) -> bool:
+    return isinstance(search, EstimationConfig) and search.by == "loss"

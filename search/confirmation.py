@@ -27,12 +27,12 @@ from search.evaluation import (
     shown_race,
     shown_recovery,
 )
+from search.joint import Table
 from search.measurement import Ratio, race
 from search.pareto import front
 from search.progress import Left, Report, endless, silent
 from search.strategy import Candidate, Point
 from search.subject import Subject
-from search.table import ChoiceTable
 from search.wording import Words, said_cost, words_of
 
 WITHIN = 8  # finalists whose bound is within on the search split, from the safest to the cheapest
@@ -70,7 +70,7 @@ class Confirmation:
     """In the order of the tests; the last may have failed."""
 
 
-def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -> list[Candidate]:
+def finalists(table: Table, candidates: list[Candidate], allowed: float) -> list[Candidate]:
     """Up to nine candidates that are cheaper than dense, in the order they are to be tested.
 
     The safest is the one of least predicted loss: on some hundred images most candidates within
@@ -106,7 +106,7 @@ def finalists(table: ChoiceTable, candidates: list[Candidate], allowed: float) -
 
 def confirm(
     subject: Subject,
-    table: ChoiceTable,
+    table: Table,
     config: SearchConfig,
     candidates: list[Candidate],
     report: Report = silent,
@@ -183,7 +183,7 @@ def confirm(
     )
 
 
-def _raced(table: ChoiceTable, point: Point, time: Ratio) -> Ratio:
+def _raced(table: Table, point: Point, time: Ratio) -> Ratio:
     """The cost of a point, with the interval that its time leaves open."""
     others = table.mac_share(point), table.parameter_share(point)
     return Ratio(*(table.weights.cost(t, *others) for t in (time.median, time.low, time.high)))
@@ -191,7 +191,7 @@ def _raced(table: ChoiceTable, point: Point, time: Ratio) -> Ratio:
 
 def _test(
     subject: Subject,
-    table: ChoiceTable,
+    table: Table,
     budget: Budget,
     order: list[Candidate],
     report: Report,
@@ -221,9 +221,7 @@ def _test(
     return tested
 
 
-def _dense(
-    subject: Subject, table: ChoiceTable, sentence: str, tested: list[Tested]
-) -> Confirmation:
+def _dense(subject: Subject, table: Table, sentence: str, tested: list[Tested]) -> Confirmation:
     return Confirmation(
         verdict="no_gain",
         sentence=sentence,
@@ -236,10 +234,10 @@ def _dense(
     )
 
 
-def _why_nothing_cheaper(table: ChoiceTable, candidates: list[Candidate], words: Words) -> str:
-    if table.layers and not candidates:
+def _why_nothing_cheaper(table: Table, candidates: list[Candidate], words: Words) -> str:
+    if not candidates and not table.is_empty:
         return "The limits were reached before any network was tried: give the job more time."
-    if not table.layers:
+    if table.is_empty:
         return (
             f"No layer has a form that is {words.cheaper} on this device at this batch size, "
             "so the dense network stays."

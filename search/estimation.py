@@ -9,10 +9,9 @@ import math
 from bisect import bisect_right
 
 from search.config import EstimationConfig
-from search.knapsack import front
+from search.joint import Table, front
 from search.prediction import saving_scale
 from search.strategy import Candidate, Point, best
-from search.table import ChoiceTable
 
 # Shares of the dense cost: a bracket this narrow, a gain this small is not worth an evaluation.
 NARROW = 0.01
@@ -29,7 +28,7 @@ class EstimationSearch:
     What is asked depends only on the candidates told, in their order.
     """
 
-    def __init__(self, table: ChoiceTable, config: EstimationConfig) -> None:
+    def __init__(self, table: Table, config: EstimationConfig) -> None:
         self._table = table
         self._max_evaluations = config.max_evaluations
         self._front = [point for point in front(table) if point != table.dense_point]
@@ -126,11 +125,8 @@ class EstimationSearch:
         least = GAIN / scale
         told = {candidate.point for candidate in self._told}
         swaps: list[tuple[float, float, Point]] = []
-        for i, held in enumerate(self._table.rows(base.point)):
-            cost = self._table.row_cost(held)
-            for j, row in enumerate(self._table.layers[i].choices):
-                gain, swapped = cost - self._table.row_cost(row), loss + row.loss - held.loss
-                point = (*base.point[:i], j, *base.point[i + 1 :])
-                if gain >= least and swapped < refused and point not in told:
-                    swaps.append((max(0.0, swapped - limit), -gain, point))
+        for point, gain, more in self._table.swaps(base.point):
+            swapped = loss + more
+            if gain >= least and swapped < refused and point not in told:
+                swaps.append((max(0.0, swapped - limit), -gain, point))
         return min(swaps)[2] if swaps else None

@@ -14,12 +14,12 @@ from compress.plan import Plan
 from search.budget import LossEstimate, estimate
 from search.config import COUNTED, Budget, Weights
 from search.errors import SearchError
+from search.joint import Table, tables_of
 from search.measurement import Race, race
 from search.progress import Left, Report, endless, silent
 from search.samples import Samples
 from search.strategy import FAILED, Costs, Point
 from search.subject import Subject
-from search.table import ChoiceTable
 
 CERTAINTY = 0.999  # that a candidate is outside, before it is stopped early
 FIRST_LOOK = 256  # samples; each further look is at twice as many
@@ -57,7 +57,7 @@ class Evaluator:
     def __init__(
         self,
         subject: Subject,
-        table: ChoiceTable,
+        table: Table,
         budget: Budget,
         report: Report = silent,
         left: Left = endless,
@@ -77,16 +77,18 @@ class Evaluator:
         self._table = table
         self._budget = budget
         # What an earlier job's table spared: one pass for all layers, not one for each plan.
-        subject.factors.collect(
-            [
-                layer.name
-                for layer in table.layers
-                if not all(
-                    row.choice is None or subject.factors.known(layer.name, row.choice)
-                    for row in layer.choices
-                )
-            ]
-        )
+        for each in tables_of(table):
+            factors = subject.narrowed(each.start.widths).factors
+            factors.collect(
+                [
+                    layer.name
+                    for layer in each.layers
+                    if not all(
+                        row.choice is None or factors.known(layer.name, row.choice)
+                        for row in layer.choices
+                    )
+                ]
+            )
 
     def evaluate(self, point: Point) -> Evaluation:
         """Costs of a point; NaN with a reason where its network cannot be made or computed.

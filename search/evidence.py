@@ -5,21 +5,23 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from compress.plan import Plan
 from search.config import Budget, SearchConfig
 from search.confirmation import Confirmation
 from search.evaluation import allowed_on, shown_loss
 from search.found import Found
+from search.joint import JointTable, Table
 from search.measurement import circumstances
 from search.pareto import unbeaten
 from search.strategy import Candidate
 from search.subject import Subject
 from search.surrogate import limit, surrogate
-from search.table import ChoiceRow, ChoiceTable, LayerRow
+from search.table import ChoiceRow, LayerRow
 
 
 def evidence(
     subject: Subject,
-    table: ChoiceTable,
+    table: Table,
     config: SearchConfig,
     found: Found,
     confirmation: Confirmation,
@@ -27,6 +29,7 @@ def evidence(
     """The evidence as JSON, in the words of `search.report`."""
     budget = config.budget
     allowed = allowed_on(subject.confirmation, budget)
+    chosen, choices = table.of(confirmation.point)
     front = unbeaten(
         found.candidates,
         dense_point=table.dense_point,
@@ -53,9 +56,10 @@ def evidence(
         "result": confirmation.measured,
         "layers": [
             _layer(layer, row)
-            for layer, row in zip(table.layers, table.rows(confirmation.point), strict=True)
+            for layer, row in zip(chosen.layers, chosen.rows(choices), strict=True)
         ],
-        "kept_dense": dict(table.kept_dense),
+        "kept_dense": dict(chosen.kept_dense),
+        "widths": _widths(subject, table, confirmation.plan),
         "tested": [
             {
                 "plan": json.loads(finalist.plan.to_json()),
@@ -70,11 +74,30 @@ def evidence(
         "search_seconds": round(found.seconds, 3),
         "samples_saved": round(found.samples_saved, 4),
         "surrogate": surrogate(table, found.candidates),
-        "limit": limit(table, confirmation.measured["speedup"] if confirmation.measured else 1.0),
+        "limit": limit(chosen, confirmation.measured["speedup"] if confirmation.measured else 1.0),
     }
 
 
-def _on_front(table: ChoiceTable, budget: Budget, candidate: Candidate) -> dict[str, Any]:
+def _widths(subject: Subject, table: Table, plan: Plan) -> dict[str, Any] | None:
+    """Channels of each group before and after, and why others are in none; None if not ordered."""
+    if not isinstance(table, JointTable):
+        return None
+    return {
+        "tried": len(table.tables),
+        "groups": [
+            {
+                "name": group.producer,
+                "reader": group.reader,
+                "channels": group.channels,
+                "kept": plan.widths.get(group.producer, group.channels),
+            }
+            for group in subject.narrower.groups.values()
+        ],
+        "kept_whole": dict(table.kept_whole),
+    }
+
+
+def _on_front(table: Table, budget: Budget, candidate: Candidate) -> dict[str, Any]:
     """A candidate by its costs on the search split, its loss in the numbers a person reads."""
     costs = candidate.costs
     return {

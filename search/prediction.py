@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterable
 
+from search.joint import Table
 from search.strategy import Candidate
-from search.table import ChoiceTable
 
 
-def saving_scale(table: ChoiceTable, told: Iterable[Candidate]) -> float:
+def saving_scale(table: Table, told: Iterable[Candidate]) -> float:
     """Measured over predicted saving of cost: least squares through dense, 1 if unknown.
 
     The layers are timed alone; in the network they share caches and launches with others.

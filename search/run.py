@@ -8,7 +8,7 @@ The same as its parts, which a job process calls one by one, storing what each g
 
     subject = Subject.prepare(model, arrays, config, architecture)      # search.subject
     subject.baseline.as_json()
-    table = analyse(subject, config, report)                            # search.analysis
+    table = analyse_all(subject, config, report)                        # search.widths
     found = run_search(
         subject, table, config, stored=stored, record=record, checkpoint=checkpoint
     )
@@ -18,8 +18,8 @@ The same as its parts, which a job process calls one by one, storing what each g
 
 `search.conditions` says in a line what each part found.
 
-A table from an earlier job, `ChoiceTable.from_json`, kept under `search.analysis.table_key`, stands
-in for the call of `analyse`.
+A table from an earlier job, `search.joint.read_table`, kept under `search.analysis.table_key`,
+stands in for the call of `analyse_all`.
 """
 
 import copy
@@ -35,19 +35,19 @@ from torch import nn
 from compress.artifact import PROGRAMS, write_result
 from compress.batch import tensors_of
 from compress.plan import Plan
-from search.analysis import analyse
 from search.config import SearchConfig
 from search.confirmation import Confirmation, confirm
 from search.data.arrays import Arrays
 from search.evaluation import Evaluation, Evaluator, plan_key
 from search.evidence import evidence
 from search.found import Found, StoppedBy
+from search.joint import Table
 from search.progress import Left, Report, silent
 from search.report import markdown
 from search.strategies import make_strategy
 from search.strategy import Candidate, Point, search
 from search.subject import Subject
-from search.table import ChoiceTable
+from search.widths import analyse_all
 
 Clock = Callable[[], float]
 
@@ -68,7 +68,7 @@ class Result:
     """What `search_ranks` gives."""
 
     subject: Subject
-    table: ChoiceTable
+    table: Table
     found: Found
     confirmation: Confirmation
     evidence: dict[str, Any]
@@ -83,7 +83,7 @@ class Result:
 
 def run_search(
     subject: Subject,
-    table: ChoiceTable,
+    table: Table,
     config: SearchConfig,
     *,
     stored: Mapping[str, Candidate] | None = None,
@@ -177,7 +177,7 @@ def search_ranks(
     started = time.monotonic()
     own = {"registry": "factory", "name": type(model).__name__}
     subject = Subject.prepare(model, arrays, config, dict(architecture or own))
-    table = analyse(subject, config, report)
+    table = analyse_all(subject, config, report)
     found = run_search(subject, table, config, record=record, started=started)
     left = _left(config, started)
     confirmation = confirm(subject, table, config, found.candidates, left=left)

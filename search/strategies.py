@@ -11,6 +11,7 @@ from search.config import (
 )
 from search.estimation import EstimationSearch
 from search.genetic import GeneticSearch
+from search.joint import Table
 from search.song import SongSearch
 from search.strategy import Strategy
 from search.table import ChoiceTable
@@ -18,13 +19,14 @@ from search.uniform import UniformSearch
 from search.vbmf_search import VbmfSearch
 
 
-def make_strategy(config: StrategyConfig, table: ChoiceTable) -> Strategy:
+def make_strategy(config: StrategyConfig, table: Table) -> Strategy:
     """The search that `config` describes, over the points of `table`."""
+    if isinstance(config, EstimationConfig) and config.by == "loss":
+        return EstimationSearch(table, config)
+    assert isinstance(table, ChoiceTable)  # widths are refused with any other strategy
     match config:
-        case EstimationConfig(by="parameters"):
-            return SongSearch(table, config)
         case EstimationConfig():
-            return EstimationSearch(table, config)
+            return SongSearch(table, config)
         case GeneticConfig():
             return GeneticSearch(table, config)
         case UniformConfig():

@@ -1,6 +1,7 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from compress.repair import repair_
 from compress.shape import LayerShape
 from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized
+from compress.widths.narrower import Narrower
 from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
 from search.errors import DeviceError
@@ -86,7 +88,7 @@ class Subject:
         self.traces = trace(dense, example)
         self.flow = Flow.of(dense, example)
         opponent = copy.deepcopy(dense)
-        simplification = self._simplify_(opponent)
+        simplification = self.simplify_(opponent)
         self.not_simplified = simplification.reason
         self.opponent = opponent if simplification.changed else dense  # what candidates race
         self.parameters = sum(weight.numel() for weight in dense.parameters())
@@ -104,6 +106,8 @@ class Subject:
         )
         self.factors = Factors(dense, shapes, metrics, most)
         self.material = material  # that candidates are trained on, if they are
+        self.narrower = Narrower(dense, example, calibration[:REPAIR_BATCHES])
+        self._narrowed: dict[tuple[tuple[str, int], ...], Subject] = {}
         self._reference: Reference | None = None
         self._repaired = Kept(most_bytes=0)
         self._assembled = Kept(most_bytes=KEPT_BYTES if material is not None else 0)
@@ -183,8 +187,35 @@ class Subject:
         assert shape is not None
         return shape
 
+    def narrowed(self, widths: Mapping[str, int]) -> "Subject":
+        """The same with a narrower dense network, which is judged by the answers of this one's.
+
+        Args:
+            widths: layer -> output channels; of none, the subject itself.
+
+        Raises:
+            CompressError: a layer cannot be narrowed so.
+        """
+        if not widths:
+            return self
+        key = tuple(sorted(widths.items()))
+        if key not in self._narrowed:
+            self._narrowed[key] = Subject(
+                dense=self.narrower.network(widths),
+                architecture=self.architecture,
+                config=self.config,
+                runtime=self.runtime,
+                device=self.device,
+                search=self.search,
+                confirmation=self.confirmation,
+                calibration=self.calibration,
+                example=self.example,
+                material=self.material,
+            )
+        return self._narrowed[key]
+
     def assemble(self, plan: Plan, report: Report = silent, *, left: Left = endless) -> nn.Module:
-        """The dense network with the plan's layers factorised, repaired, recovered, simplified.
+        """The dense network narrowed, its layers factorised, repaired, recovered, simplified.
 
         The last one is kept, since it is asked for again when it is to be stored, and recovered
         ones as far as they fit, since they are judged again at the end: leave it as it is, or
@@ -201,6 +232,9 @@ class Subject:
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
+        if plan.widths:
+            narrow = self.narrowed(plan.widths)
+            return narrow.assemble(Plan(plan.choices), report, left=left)
         kept = self._assembled.get(plan)
         if kept is None:
             if self.material is None:
@@ -216,22 +250,25 @@ class Subject:
                     seconds_left=left(),
                 )
             if self.not_simplified is None:
-                self._simplify_(kept)
+                self.simplify_(kept)
             self._assembled.put(plan, kept)
         return kept
 
     def recovered(self, plan: Plan) -> Recovered | None:
         """What recovery came to when the plan was assembled last; None if none was ordered."""
-        return self._recovered.get(plan.to_json())
+        subject = self.narrowed(plan.widths)
+        return subject._recovered.get(Plan(plan.choices).to_json())
 
     def repaired(self, plan: Plan) -> nn.Module:
-        """The dense network with the plan's layers factorised, and repaired; in eval mode.
+        """The dense network narrowed, its layers factorised, and repaired; in eval mode.
 
         What recovery begins with: the last one is kept, and to be left as it is.
 
         Raises:
             CompressError: the plan does not fit the network, or a decomposition does not converge.
         """
+        if plan.widths:
+            return self.narrowed(plan.widths).repaired(Plan(plan.choices))
         kept = self._repaired.get(plan)
         if kept is None:
             kept = self._mended(plan)
@@ -257,7 +294,8 @@ class Subject:
         repair_(model, plan, self._reference_for(plan))
         return model
 
-    def _simplify_(self, model: nn.Module) -> Simplification:
+    def simplify_(self, model: nn.Module) -> Simplification:
+        """Simplify a network made from the dense one, as the order has it."""
         fold_norms = self.config.objective.fold_norms
         return simplify_(model, self.flow, self.calibration[0], fold_norms=fold_norms)
 
@@ -281,12 +319,7 @@ class Subject:
             latency_ms=timed.timings["dense"],
             layout=timed.layouts["dense"],
             parameters=self.parameters,
-            macs=sum(
-                report.shape.macs(self.traces[report.name].input_size)
-                * self.traces[report.name].calls
-                for report in self.layers
-                if report.shape is not None and report.name in self.traces
-            ),
+            macs=macs_of(self.dense, self.example),
         )
 
 
@@ -298,6 +331,16 @@ class _Known:
 
     def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:  # noqa: ARG002, of one choice
         return self._factors
+
+
+def macs_of(model: nn.Module, example: Tensor) -> int:
+    """Multiply-adds of one input in the convolutions and linear layers of a dense network."""
+    traces = trace(model, example)
+    return sum(
+        report.shape.macs(traces[report.name].input_size) * traces[report.name].calls
+        for report in inspect(model)
+        if report.shape is not None and report.name in traces
+    )
 
 
 def find_device(name: str, runtime: str = "eager") -> torch.device:

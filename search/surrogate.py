@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from scipy.stats import spearmanr
 
+from search.joint import Table
 from search.strategy import Candidate
 from search.table import ChoiceTable
 
 FEWEST: Final = 3  # candidates of which an order says anything
 
 
-def surrogate(table: ChoiceTable, candidates: Sequence[Candidate]) -> dict[str, Any]:
+def surrogate(table: Table, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Rank correlations (Spearman 1904) of predicted with measured, over the candidates.
 
     Returns:
@@ -33,14 +34,14 @@ def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
     """What no plan can pass: the speedup with the layers of the table for nothing (Amdahl 1967).
 
     Args:
-        table: whose layers all have other forms.
+        table: whose layers all have other forms; of a narrowed network, at its widths.
         speedup: T_dense / T of the result.
 
     Returns:
         JSON: `speedup`, None where the layers by themselves take as long as the whole network, and
         `achieved`, the share that was saved of the time that could be.
     """
-    free = table.dense_latency_ms - sum(layer.dense.latency_ms for layer in table.layers)
+    free = table.start.latency_ms - sum(layer.dense.latency_ms for layer in table.layers)
     open_share = 1 - max(free, 0.0) / table.dense_latency_ms
     return {
         "speedup": table.dense_latency_ms / free if free > 0 else None,

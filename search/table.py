@@ -1,8 +1,9 @@
 """The choice table: all that a strategy knows of a network."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from compress.plan import Choice, Plan
 from search.config import LATENCY, Weights
@@ -38,6 +39,19 @@ class LayerRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The network before any layer is factorised, where it was narrowed."""
+
+    widths: dict[str, int] = field(default_factory=dict)
+    """Layer -> output channels, of those that lost some."""
+    loss: float
+    """That narrowing costs, in the unit of the choices' losses."""
+    latency_ms: float
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceTable:
     """Rows of the layers that have at least one choice besides dense, in forward order."""
 
@@ -50,6 +64,18 @@ class ChoiceTable:
     """Layer -> why it has no choice: unsupported, or nothing was cheaper."""
     weights: Weights = LATENCY
     """What is minimised."""
+    narrowed: Start | None = None
+    """What the layers are those of, if it is not the dense network."""
+
+    @property
+    def start(self) -> Start:
+        """What the point of all layers dense stands for."""
+        return self.narrowed or Start(
+            loss=0.0,
+            latency_ms=self.dense_latency_ms,
+            parameters=self.dense_parameters,
+            macs=self.dense_macs,
+        )
 
     @property
     def sizes(self) -> Point:
@@ -60,24 +86,42 @@ class ChoiceTable:
     def dense_point(self) -> Point:
         return (0,) * len(self.layers)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to choose."""
+        return not self.layers
+
     def rows(self, point: Sequence[int]) -> list[ChoiceRow]:
         return [layer.choices[i] for layer, i in zip(self.layers, point, strict=True)]
 
     def plan(self, point: Sequence[int]) -> Plan:
         """The plan that a point stands for."""
         named = zip(self.layers, self.rows(point), strict=True)
-        return Plan({layer.name: row.choice for layer, row in named if row.choice is not None})
+        choices = {layer.name: row.choice for layer, row in named if row.choice is not None}
+        return Plan(choices, self.start.widths)
+
+    def of(self, point: Point) -> tuple["ChoiceTable", Point]:
+        """The table of layers that a point chooses from, and the choices."""
+        return self, point
+
+    def swaps(self, point: Point) -> Iterator[tuple[Point, float, float]]:
+        """Points with another choice in one layer, what each saves of the cost, and loses more."""
+        for i, held in enumerate(self.rows(point)):
+            cost = self.row_cost(held)
+            for j, row in enumerate(self.layers[i].choices):
+                swapped = (*point[:i], j, *point[i + 1 :])
+                yield swapped, cost - self.row_cost(row), row.loss - held.loss
 
     def latency_ms(self, point: Sequence[int]) -> float:
-        """Predicted latency of the whole network: dense, less what each layer saves."""
+        """Predicted latency of the whole network: the start's, less what each layer saves."""
         saved = sum(
             layer.dense.latency_ms - row.latency_ms
             for layer, row in zip(self.layers, self.rows(point), strict=True)
         )
-        return self.dense_latency_ms - saved
+        return self.start.latency_ms - saved
 
-    def row_cost(self, row: ChoiceRow) -> float:
-        """What a row costs of the dense network's cost, which is 1."""
+    def row_cost(self, row: ChoiceRow | Start) -> float:
+        """What a row, or a start, costs of the dense network's cost, which is 1."""
         return self.weights.cost(
             row.latency_ms / self.dense_latency_ms,
             row.macs / self.dense_macs,
@@ -85,30 +129,30 @@ class ChoiceTable:
         )
 
     def cost(self, point: Sequence[int]) -> float:
-        """Predicted cost of the whole network: that of dense, less what each layer saves."""
+        """Predicted cost of the whole network: that of the start, less what each layer saves."""
         saved = sum(
             self.row_cost(layer.dense) - self.row_cost(row)
             for layer, row in zip(self.layers, self.rows(point), strict=True)
         )
-        return 1 - saved
+        return self.row_cost(self.start) - saved if self.narrowed else 1 - saved
 
     def loss(self, point: Sequence[int]) -> float:
-        """Predicted loss: the sum of the layers' losses."""
-        return sum(row.loss for row in self.rows(point))
+        """Predicted loss: the sum of the layers' losses, and what narrowing costs."""
+        return self.start.loss + sum(row.loss for row in self.rows(point))
 
     def parameters(self, point: Sequence[int]) -> int:
         saved = sum(
             layer.dense.parameters - row.parameters
             for layer, row in zip(self.layers, self.rows(point), strict=True)
         )
-        return self.dense_parameters - saved
+        return self.start.parameters - saved
 
     def macs(self, point: Sequence[int]) -> int:
         saved = sum(
             layer.dense.macs - row.macs
             for layer, row in zip(self.layers, self.rows(point), strict=True)
         )
-        return self.dense_macs - saved
+        return self.start.macs - saved
 
     def parameter_share(self, point: Sequence[int]) -> float:
         return self.parameters(point) / self.dense_parameters
@@ -122,9 +166,15 @@ class ChoiceTable:
     @classmethod
     def from_json(cls, text: str) -> "ChoiceTable":
         """Read what `to_json` wrote."""
-        document = json.loads(text)
+        return cls.from_document(json.loads(text))
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "ChoiceTable":
+        """Read the JSON value that `to_json` writes; it is used up."""
         document["layers"] = tuple(_layer(layer) for layer in document["layers"])
         document["weights"] = Weights(**document.get("weights", asdict(LATENCY)))
+        narrowed = document.get("narrowed")
+        document["narrowed"] = None if narrowed is None else Start(**narrowed)
         return cls(**document)
 
 

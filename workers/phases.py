@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from sqlalchemy.orm import Session
 
-from search.analysis import analyse, table_key
+from search.analysis import table_key
 from search.conditions import analysis_condition, baseline_condition, confirmation_condition
 from search.confirmation import Confirmation, confirm
 from search.evaluation import Evaluator, plan_key
 from search.evidence import evidence
 from search.found import Found
+from search.joint import Table
 from search.measurement import circumstances
 from search.progress import Report
 from search.run import run_search
 from search.subject import Subject
-from search.table import ChoiceTable
+from search.widths import analyse_all
 from service.settings import Settings
 from service.store import artifacts, progress
 from service.store import lease as leases
@@ -134,7 +135,7 @@ class _Job:
         self._journal.write(progress.condition, **baseline_condition(subject)._asdict())
         return subject
 
-    def _table(self, subject: Subject) -> ChoiceTable:
+    def _table(self, subject: Subject) -> Table:
         config = self._order.config
         device = circumstances(subject.device, subject.runtime)
         key = table_key(
@@ -158,12 +159,12 @@ class _Job:
             self._cache,
             earlier=self._rows.job.table_sha256,
             key=key,
-            analyse=lambda: analyse(subject, config, report),
+            analyse=lambda: analyse_all(subject, config, report),
         )
         self._journal.write(progress.condition, **analysis_condition(table)._asdict())
         return table
 
-    def _find(self, subject: Subject, table: ChoiceTable, recording: Recording) -> Found:
+    def _find(self, subject: Subject, table: Table, recording: Recording) -> Found:
         config = self._order.config
         self._journal.write(
             progress.condition, type="BudgetFeasible", status="unknown", reason="searching"

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from search.table import ChoiceTable
+from search.joint import Table, read_table
 from service.store import progress
 from service.store.blobs import Blobs
 from workers.journal import Journal
@@ -17,11 +17,11 @@ class TableCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, key: str) -> ChoiceTable | None:
+    def get(self, key: str) -> Table | None:
         """The table under `key`, if there is one that can be read."""
         return _read(self._path(key))
 
-    def put(self, key: str, table: ChoiceTable) -> None:
+    def put(self, key: str, table: Table) -> None:
         """Keep `table`; nobody ever reads a half-written one.
 
         Raises:
@@ -48,8 +48,8 @@ def table_of_job(
     *,
     earlier: str | None,
     key: str,
-    analyse: Callable[[], ChoiceTable],
-) -> ChoiceTable:
+    analyse: Callable[[], Table],
+) -> Table:
     """Find or make the table of a job, and keep it for the job's next attempt and for other jobs.
 
     Args:
@@ -74,8 +74,8 @@ def table_of_job(
     return table
 
 
-def _read(path: Path) -> ChoiceTable | None:
+def _read(path: Path) -> Table | None:
     try:
-        return ChoiceTable.from_json(path.read_text("utf-8"))
+        return read_table(path.read_text("utf-8"))
     except (OSError, ValueError, LookupError, TypeError):  # absent, or of another version
         return None

@@ -1,0 +1,157 @@
+"""From a network to the choice tables of some of its widths.
+
+Each channel group by itself is tried at a few widths: how fast the network then is, and how far its
+answers are from those of the whole one. A knapsack over the groups gives widths for every loss;
+some of these, equally spaced in cost, are analysed like a network that came so.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compress.calibration import evaluating
+from compress.gradients import Likelihood
+from compress.plan import Choice
+from search.analysis import analyse, empty_table
+from search.config import SearchConfig
+from search.joint import JointTable, Table
+from search.knapsack import front
+from search.measurement import race
+from search.metrics import likelihood
+from search.progress import Report
+from search.strategy import Point
+from search.subject import Subject, macs_of
+from search.table import ChoiceRow, ChoiceTable, LayerRow, Start
+
+SHARES: Final = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)  # of a group's channels that are kept
+MULTIPLE: Final = 8  # of channels, which kernels take in blocks; of few channels half of it
+MOST_LOSS: Final = 0.5  # nats or squared units: answers that far off are not worth starting from
+WIDTHS: Final = 4  # of the network, beside its own
+RACE_SECONDS: Final = 0.3
+GROUPS_SHARE: Final = 0.1  # of the analysis, in the progress that is reported
+
+
+def analyse_all(subject: Subject, config: SearchConfig, report: Report) -> Table:
+    """The choice table of a network; where widths are ordered, of it at several.
+
+    Args:
+        subject: the network.
+        config: as `analyse` takes it.
+        report: told how far the analysis is.
+
+    Raises:
+        ConfigError: a layer is excluded that the network does not have.
+        CompressError: an activation of the network is not finite.
+    """
+    if not config.widths:
+        return analyse(subject, config, report)
+    starts = _starts(subject, config, report)
+    tables = []
+    for number, start in enumerate((None, *starts)):
+
+        def onward(fraction: float, sentence: str, before: int = number) -> None:
+            done = (before + fraction) / (len(starts) + 1)
+            report(GROUPS_SHARE + (1 - GROUPS_SHARE) * done, sentence)
+
+        table = replace(empty_table(subject, config), narrowed=start)
+        tables.append(analyse(subject.narrowed(table.start.widths), config, onward, table))
+    return JointTable(tuple(tables), subject.narrower.refusals)
+
+
+def widths_of(channels: int) -> tuple[int, ...]:
+    """The widths that a group is tried at, falling."""
+    multiple = MULTIPLE if channels >= 8 * MULTIPLE else MULTIPLE // 2
+    rounded = (max(multiple, round(share * channels / multiple) * multiple) for share in SHARES)
+    return tuple(dict.fromkeys(width for width in rounded if width < channels))
+
+
+def _starts(subject: Subject, config: SearchConfig, report: Report) -> list[Start]:
+    """Some widths of the network by rising loss and falling cost."""
+    groups = subject.narrower.groups
+    trial = _Trial(subject, likelihood(config.budget.metric))
+    table, layers = empty_table(subject, config), list[LayerRow]()
+    for number, (name, group) in enumerate(groups.items()):
+        report(GROUPS_SHARE * number / len(groups), f"timing the widths of {name}")
+        starts = [trial.of({name: width}) for width in widths_of(group.channels)]
+        rows = [_row(start) for start in (table.start, *starts) if math.isfinite(start.loss)]
+        layers.append(LayerRow(name=name, choices=tuple(rows)))
+    table = replace(table, layers=tuple(layers))
+    points = [point for point in front(table) if any(point) and table.loss(point) <= MOST_LOSS]
+    chosen = (table.plan(point) for point in _spaced(table, points))
+    found = [trial.of({name: choice.ranks[0] for name, choice in plan}) for plan in chosen]
+    return [start for start in found if math.isfinite(start.loss)]
+
+
+def _row(start: Start) -> ChoiceRow:
+    """The whole network with one group at another width, as a choice of that group."""
+    width = next(iter(start.widths.values()), None)
+    return ChoiceRow(
+        choice=None if width is None else Choice("width", (width,)),
+        loss=start.loss,
+        latency_ms=start.latency_ms,
+        parameters=start.parameters,
+        macs=start.macs,
+    )
+
+
+def _spaced(table: ChoiceTable, points: Sequence[Point]) -> list[Point]:
+    """Of a front's points so many, at about equal distances in cost; the cheapest is one."""
+    if not points:
+        return []
+    most = 1 - table.cost(points[-1])
+    wanted = [1 - most * number / WIDTHS for number in range(1, WIDTHS + 1)]
+    nearest = (min(points, key=lambda p: abs(table.cost(p) - cost)) for cost in wanted)
+    return list(dict.fromkeys(nearest))
+
+
+class _Trial:
+    """Narrow networks, timed against the dense one and compared with its answers."""
+
+    def __init__(self, subject: Subject, likelihood: Likelihood) -> None:
+        self._subject = subject
+        self._distance = _squares if likelihood == "values" else _divergence
+        with evaluating(subject.dense):
+            self._answers = [subject.dense(batch) for batch in subject.calibration]
+
+    def of(self, widths: Mapping[str, int]) -> Start:
+        """What a network of these widths starts from; its loss may be no finite number."""
+        subject = self._subject
+        network = subject.narrower.network(widths)
+        with evaluating(network):
+            lost = [
+                self._distance(network(batch).double(), wanted.double())
+                for batch, wanted in zip(subject.calibration, self._answers, strict=True)
+            ]
+        parameters = sum(weight.numel() for weight in network.parameters())
+        macs = macs_of(network, subject.example)
+        subject.simplify_(network)
+        timed = race(
+            {"dense": subject.opponent, "narrow": network},
+            subject.example,
+            runtime=subject.runtime,
+            seconds=RACE_SECONDS,
+            layouts=dict.fromkeys(("dense", "narrow"), subject.baseline.layout),
+        )
+        return Start(
+            widths=dict(widths),
+            loss=max(0.0, float(torch.cat(lost).mean())),
+            latency_ms=timed.ratios["narrow"].median * subject.baseline.latency_ms.p50_ms,
+            parameters=parameters,
+            macs=macs,
+        )
+
+
+def _divergence(answers: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) of Kullback and Leibler, in nats."""
+    found, target = (each.log_softmax(1) for each in (answers, wanted))
+    return F.kl_div(found, target, reduction="none", log_target=True).flatten(1).sum(1)
+
+
+def _squares(answers: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) half of the squared distance: the loss of values of variance one."""
+    return (answers - wanted).square().flatten(1).sum(1) / 2
