@@ -244,6 +244,16 @@ class FlatShape:
 StageShape = LayerShape | GridShape | FlatShape
 
 
+def inputs_of(shape: StageShape) -> int:
+    """Channels, or features, that go in."""
+    return shape.in_features if isinstance(shape, LinearShape) else shape.in_channels
+
+
+def outputs_of(shape: StageShape) -> int:
+    """Channels, or features, that come out."""
+    return shape.out_features if isinstance(shape, LinearShape) else shape.out_channels
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One part of a factorised layer; `name` is its key in the state dict."""

@@ -24,7 +24,7 @@ from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.metric import Metric
 from compress.plan import Choice, Plan
-from compress.shape import FlatShape, GridShape, Stage, StageShape
+from compress.shape import FlatShape, GridShape, Stage, StageShape, inputs_of, outputs_of
 from compress.shrinkage import shrunk
 
 
@@ -152,6 +152,16 @@ def stage_shape(module: nn.Module) -> StageShape:
             bias=module.bias is not None,
         )
     return shape_of(module)
+
+
+def ends_of(module: nn.Module) -> tuple[int, int] | None:
+    """Channels or features, in and out, of a plain or factorised layer; None of other modules."""
+    stages = list(module) if is_factorized(module) else [module]
+    try:
+        shapes = [stage_shape(stage) for stage in stages]
+    except UnsupportedLayerError:
+        return None
+    return (inputs_of(shapes[0]), outputs_of(shapes[-1])) if shapes else None
 
 
 def stage_rows(stages: Iterable[Stage]) -> list[Row]:

@@ -20,7 +20,7 @@ from compress.errors import ExportError
 from compress.onnx.graph import Graph, as_weight, strip_
 from compress.onnx.layers import is_writable, write
 from compress.onnx.network import exported
-from compress.surgery import is_factorized
+from compress.surgery import ends_of, is_factorized
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # the note: names of modules, the outermost first
 
@@ -92,10 +92,15 @@ def _layers(model: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _structure(model: nn.Module, places: set[str]) -> tuple[frozenset[Any], frozenset[Any]]:
-    """What a network is outside the places: types of modules, shapes of weights."""
+def _structure(model: nn.Module, places: set[str]) -> tuple[frozenset[Any], ...]:
+    """What a network is outside the places: their ends, types of modules, shapes of weights."""
     inside = tuple(f"{name}." for name in places)
     return (
+        frozenset(
+            (name, ends_of(module))
+            for name, module in model.named_modules(remove_duplicate=False)
+            if name in places
+        ),
         frozenset(
             (name, type(module))
             for name, module in model.named_modules(remove_duplicate=False)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from compress.layers import CONVOLUTIONS, shape_of
-from compress.shape import ConvShape
+from compress.layers import CONVOLUTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +29,3 @@ class ChannelGroup:
             return x.movedim(1, -1).flatten(0, -2)
         of_channels = x.reshape(-1, self.channels, x.shape[-1] // self.channels)
         return of_channels.movedim(1, -1).flatten(0, -2)
-
-
-def inputs_of(layer: nn.Module) -> int:
-    """Channels or features that a plain layer takes in."""
-    shape = shape_of(layer)
-    return shape.in_channels if isinstance(shape, ConvShape) else shape.in_features
-
-
-def outputs_of(layer: nn.Module) -> int:
-    """Channels or features that a plain layer puts out."""
-    shape = shape_of(layer)
-    return shape.out_channels if isinstance(shape, ConvShape) else shape.out_features

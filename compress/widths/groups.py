@@ -21,8 +21,8 @@ from compress.flow import traced, untouched
 from compress.folding import NORMS
 from compress.layers import shape_of
 from compress.pieces import is_linear
-from compress.shape import ConvShape, LinearShape, TransposedShape
-from compress.widths.group import ChannelGroup, inputs_of, outputs_of
+from compress.shape import ConvShape, LinearShape, TransposedShape, inputs_of, outputs_of
+from compress.widths.group import ChannelGroup
 from compress.widths.narrowing import narrow_
 
 # What leaves channels apart: each output channel depends on the input channel of its number.
@@ -90,7 +90,7 @@ def _has_channels(module: nn.Module) -> bool:
 def _group(model: nn.Module, node: Node, alone: set[Any]) -> ChannelGroup | str:
     """Whose outputs `node` are: the group, or why they are in none."""
     producer, followers = str(node.target), list[str]()
-    channels = outputs_of(model.get_submodule(producer))
+    channels = outputs_of(shape_of(model.get_submodule(producer)))
     while True:
         readers = [user for user in node.users if not _asks_for_size(user)]
         if len(readers) != 1:
@@ -110,7 +110,7 @@ def _group(model: nn.Module, node: Node, alone: set[Any]) -> ChannelGroup | str:
             return f"{name} takes in its outputs, and is called or shared elsewhere too"
         if type(module) in NORMS or _is_depthwise(module):
             followers.append(name)
-        elif _has_channels(module) and inputs_of(module) % channels == 0:
+        elif _has_channels(module) and inputs_of(shape_of(module)) % channels == 0:
             return ChannelGroup(producer, tuple(followers), name, channels)
         else:
             return f"{name}, {type(module).__name__}, takes in its outputs, and may mix channels"

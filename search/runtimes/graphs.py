@@ -1,6 +1,6 @@
 """Networks as ONNX graphs, for the runtimes that take these: made fast, since many are timed."""
 
-from contextlib import suppress
+from typing import Final
 
 import torch
 from onnx import ModelProto
@@ -13,6 +13,8 @@ from compress.onnx.network import exported
 from compress.onnx.session import Session
 from compress.onnx.template import Template
 from search.runtimes.runtime import Layout
+
+MOST_TEMPLATES: Final = 8  # graphs that others are filled into
 
 
 class GraphRuntime:
@@ -35,16 +37,15 @@ class GraphRuntime:
 class Graphs:
     """Graphs of layers, and of networks that are made from one another.
 
-    Layers are written directly. The first network is exported; those that differ from it in
-    their factorised layers alone are filled into its graph. Every other network is exported by
-    itself, which takes seconds: one that was simplified in another way, of which a norm is left
-    after a folded layer say, and one whose filled graph cannot be computed, or comes to something
-    else than the network.
+    Layers are written directly. The first network is exported, which takes seconds; those that
+    differ from it in their factorised layers alone are filled into its graph. One that differs in
+    other ways, that is narrower or keeps a norm say, is exported, and others filled into its graph.
+    One whose filled graph comes to something else than the network is exported by itself.
     """
 
     def __init__(self) -> None:
-        self._template: Template | None = None
-        self._is_first = True
+        self._templates: list[Template] = []
+        self._has_places = True
 
     def of(self, network: nn.Module, example: Tensor) -> ModelProto:
         """The graph of a layer or a network, for batches of any size.
@@ -63,16 +64,19 @@ class Graphs:
 
     def _filled(self, network: nn.Module, example: Tensor) -> ModelProto | None:
         """The graph with this network's layers in its places; None where that is no good."""
-        if self._is_first:
-            self._is_first = False
-            with suppress(ExportError):  # of a network without places, or of no graph at all
-                self._template = Template(network, example)
-        if self._template is None or not self._template.fits(network):
+        template = next((each for each in self._templates if each.fits(network)), None)
+        if template is None and self._has_places:
+            try:
+                template = Template(network, example)
+                self._templates = [*self._templates[1 - MOST_TEMPLATES :], template]
+            except ExportError:  # of a network without places, or of no graph at all
+                self._has_places = False
+        if template is None:
             return None
-        graph = self._template.filled(network)
+        graph = template.filled(network)
         try:
             with torch.inference_mode():
                 difference = difference_of(network(example), Session(graph)(example))
-        except ExportError:  # sizes between its layers are other than the first network's
+        except ExportError:  # sizes between its layers are other than the template's
             return None
         return graph if difference <= TOLERANCE else None
