@@ -34,6 +34,9 @@ The evidence itself, made by `search.evidence`, is JSON and part of every manife
     search_seconds           that the search took, in its last attempt
     samples_saved            share of the search's images that early stops spared, likewise
     surrogate                rank correlation of predicted with measured loss and latency
+    widths                   how many widths of the network were tried, of each channel group its
+                             name, reader, channels and those kept, and kept_whole: layer -> why its
+                             channels are in none; null where widths were not ordered
     limit                    speedup with the layers that have other forms for nothing, and the
                              share of their time that was saved
 """
@@ -61,8 +64,9 @@ VERDICTS = {
 
 def markdown(document: Mapping[str, Any]) -> str:
     """report.md: the promise and the verdict first, then the figures and what they hold for."""
-    parts = (_promise, _comparison, _layers, _front, _method, _use)
-    return "\n\n".join("\n".join(part(document)) for part in parts) + "\n"
+    parts = (_promise, _comparison, _layers, _widths, _front, _method, _use)
+    told = ("\n".join(part(document)) for part in parts)
+    return "\n\n".join(text for text in told if text) + "\n"
 
 
 def _promise(document: Mapping[str, Any]) -> Iterator[str]:
@@ -149,6 +153,27 @@ def _layers(document: Mapping[str, Any]) -> Iterator[str]:
         "Predicted error: squared error of the layer's output over its mean square, on the "
         "calibration images, before repair. Times are of the layer alone."
     )
+
+
+def _widths(document: Mapping[str, Any]) -> Iterator[str]:
+    if (widths := document["widths"]) is None:
+        return
+    yield "## Widths"
+    yield ""
+    yield "| output channels of | before | after |"
+    yield "|---|---|---|"
+    for group in widths["groups"]:
+        yield f"| {group['name']} | {group['channels']} | {group['kept']} |"
+    yield ""
+    yield (
+        f"The network was tried at {widths['tried']} widths. Channels that went are made up for, "
+        "in the layer that reads them, by sums of those that stayed, fit to calibration images."
+    )
+    if kept := widths["kept_whole"]:
+        yield ""
+        yield "In no group, and so kept whole:"
+        yield ""
+        yield from (f"- {name or 'the network'}: {reason}" for name, reason in kept.items())
 
 
 def _front(document: Mapping[str, Any]) -> Iterator[str]:

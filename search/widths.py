@@ -1,8 +1,8 @@
 """From a network to the choice tables of some of its widths.
 
-Each channel group by itself is tried at a few widths: how fast the network then is, and how far its
-answers are from those of the whole one. A knapsack over the groups gives widths for every loss;
-some of these, equally spaced in cost, are analysed like a network that came so.
+Each channel group by itself is tried at a few widths: how far the answers are then from those of
+the whole network, and how many MACs are left. A knapsack over the groups gives widths for every
+loss; some of these, equally spaced in cost, are timed and analysed like a network that came so.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.calibration import evaluating
 from compress.gradients import Likelihood
@@ -76,14 +76,14 @@ def _starts(subject: Subject, config: SearchConfig, report: Report) -> list[Star
     trial = _Trial(subject, likelihood(config.budget.metric))
     table, layers = empty_table(subject, config), list[LayerRow]()
     for number, (name, group) in enumerate(groups.items()):
-        report(GROUPS_SHARE * number / len(groups), f"timing the widths of {name}")
-        starts = [trial.of({name: width}) for width in widths_of(group.channels)]
+        report(GROUPS_SHARE * number / len(groups), f"trying the widths of {name}")
+        starts = [trial.untimed({name: width}) for width in widths_of(group.channels)]
         rows = [_row(start) for start in (table.start, *starts) if math.isfinite(start.loss)]
         layers.append(LayerRow(name=name, choices=tuple(rows)))
     table = replace(table, layers=tuple(layers))
     points = [point for point in front(table) if any(point) and table.loss(point) <= MOST_LOSS]
     chosen = (table.plan(point) for point in _spaced(table, points))
-    found = [trial.of({name: choice.ranks[0] for name, choice in plan}) for plan in chosen]
+    found = [trial.timed({name: choice.ranks[0] for name, choice in plan}) for plan in chosen]
     return [start for start in found if math.isfinite(start.loss)]
 
 
@@ -110,7 +110,7 @@ def _spaced(table: ChoiceTable, points: Sequence[Point]) -> list[Point]:
 
 
 class _Trial:
-    """Narrow networks, timed against the dense one and compared with its answers."""
+    """Narrow networks, compared with the dense one's answers and timed against it."""
 
     def __init__(self, subject: Subject, likelihood: Likelihood) -> None:
         self._subject = subject
@@ -118,17 +118,18 @@ class _Trial:
         with evaluating(subject.dense):
             self._answers = [subject.dense(batch) for batch in subject.calibration]
 
-    def of(self, widths: Mapping[str, int]) -> Start:
-        """What a network of these widths starts from; its loss may be no finite number."""
+    def untimed(self, widths: Mapping[str, int]) -> Start:
+        """What a network of these widths starts from, were it as fast as it has few MACs.
+
+        Its loss may be no finite number.
+        """
+        return self._start(widths, self._subject.narrower.network(widths))
+
+    def timed(self, widths: Mapping[str, int]) -> Start:
+        """What a network of these widths starts from."""
         subject = self._subject
         network = subject.narrower.network(widths)
-        with evaluating(network):
-            lost = [
-                self._distance(network(batch).double(), wanted.double())
-                for batch, wanted in zip(subject.calibration, self._answers, strict=True)
-            ]
-        parameters = sum(weight.numel() for weight in network.parameters())
-        macs = macs_of(network, subject.example)
+        start = self._start(widths, network)
         subject.simplify_(network)
         timed = race(
             {"dense": subject.opponent, "narrow": network},
@@ -137,11 +138,22 @@ class _Trial:
             seconds=RACE_SECONDS,
             layouts=dict.fromkeys(("dense", "narrow"), subject.baseline.layout),
         )
+        share = timed.ratios["narrow"].median
+        return replace(start, latency_ms=share * subject.baseline.latency_ms.p50_ms)
+
+    def _start(self, widths: Mapping[str, int], network: nn.Module) -> Start:
+        subject = self._subject
+        with evaluating(network):
+            lost = [
+                self._distance(network(batch).double(), wanted.double())
+                for batch, wanted in zip(subject.calibration, self._answers, strict=True)
+            ]
+        macs, baseline = macs_of(network, subject.example), subject.baseline
         return Start(
             widths=dict(widths),
-            loss=max(0.0, float(torch.cat(lost).mean())),
-            latency_ms=timed.ratios["narrow"].median * subject.baseline.latency_ms.p50_ms,
-            parameters=parameters,
+            loss=float(torch.cat(lost).mean().clamp_min(0.0)),  # round-off; NaN stays
+            latency_ms=baseline.latency_ms.p50_ms * macs / baseline.macs,
+            parameters=sum(weight.numel() for weight in network.parameters()),
             macs=macs,
         )
 

@@ -8,6 +8,7 @@ of the reader's outputs falls the most with each channel.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from compress.kernels import kernel_of
 from compress.layers import shape_of
 from compress.widths.group import ChannelGroup
 
-RIDGE = 1e-6  # of the mean variance: channels that are alike do not cancel each other
-DEAD = 1e-10  # of the largest variance: what is left of a channel below it is round-off
+RIDGE: Final = 1e-8  # of the mean variance: channels that are alike do not cancel each other
+HALF: Final = (torch.float16, torch.bfloat16)  # too coarse for sums of squares
+DEAD: Final = 1e-10  # of the largest variance: what is left of a channel below it is round-off
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def select(
     rows = dict.fromkeys(by_reader, 0)
 
     def add(name: str, x: Tensor) -> None:
-        found = by_reader[name].rows(model.get_submodule(name), x).float()
+        found = by_reader[name].rows(model.get_submodule(name), x)
+        found = found.float() if found.dtype in HALF else found
         sums[name] = sums[name].to(x.device) + (found.mT @ found).double()
         rows[name] += len(found)
 

@@ -1,0 +1,131 @@
+import math
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from search.config import EstimationConfig
+from search.estimation import EstimationSearch
+from search.joint import JointTable, front, read_table, tables_of
+from search.strategy import Candidate, Costs, search
+from search.table import Start
+from tests.search.tables import layer, row, table
+
+
+def whole():
+    """10 ms, of which 1 are in no layer."""
+    return table(
+        layer("a", 4.0, 1000, row(0.01, 2.0, 500), row(0.2, 1.0, 200)),
+        layer("b", 5.0, 2000, row(0.02, 3.0, 900)),
+    )
+
+
+def narrow():
+    """The same at a loss of 0.05, 6 ms, of which 0.8 are in no layer; b has no cheaper form."""
+    start = Start(widths={"a": 3}, loss=0.05, latency_ms=6.0, parameters=1500, macs=15_000)
+    found = table(layer("a", 2.0, 500, row(0.03, 1.0, 250)))
+    dense = whole()
+    return replace(
+        found,
+        dense_latency_ms=dense.dense_latency_ms,
+        dense_parameters=dense.dense_parameters,
+        dense_macs=dense.dense_macs,
+        narrowed=start,
+    )
+
+
+@pytest.fixture
+def joint():
+    return JointTable((whole(), narrow()), {"b": "it is the last"})
+
+
+def points(joint):
+    for number, each in enumerate(joint.tables):
+        for choices in product(*map(range, each.sizes)):
+            yield (number, *choices)
+
+
+def test_a_point_is_widths_first_and_then_a_choice_for_each_layer(joint):
+    assert joint.plan((0, 0, 0)).to_json() == whole().plan((0, 0)).to_json()
+    assert joint.plan((1, 1)).widths == {"a": 3}
+    assert list(joint.plan((1, 1)).choices) == ["a"]
+    assert joint.dense_point == (0, 0, 0)
+    assert joint.of((1, 1)) == (joint.tables[1], (1,))
+
+
+def test_costs_are_shares_of_the_dense_network_whatever_the_widths(joint):
+    assert joint.cost((0, 0, 0)) == 1
+    assert joint.cost((0, 1, 1)) == pytest.approx(0.6)
+    assert joint.cost((1, 0)) == pytest.approx(0.6)
+    assert joint.cost((1, 1)) == pytest.approx(0.5)
+    assert joint.latency_ms((1, 1)) == pytest.approx(5.0)
+    assert joint.loss((1, 0)) == pytest.approx(0.05)
+    assert joint.loss((1, 1)) == pytest.approx(0.08)
+    assert joint.parameters((1, 1)) == 1250
+    assert joint.parameter_share((1, 1)) == pytest.approx(1250 / 3010)
+    assert joint.macs((1, 1)) == 12_500
+    assert joint.mac_share((1, 1)) == pytest.approx(12_500 / 30_100)
+
+
+def test_swaps_change_one_layer_at_the_same_widths(joint):
+    (to_dense, saved, lost), to_itself = joint.swaps((1, 1))
+    assert to_dense == (1, 0)
+    assert (saved, lost) == pytest.approx((-0.1, -0.03))
+    assert to_itself == ((1, 1), 0.0, 0.0)
+    assert all(len(point) == 3 for point, _, _ in joint.swaps((0, 1, 1)))
+
+
+def test_the_front_is_that_of_every_point_of_every_width(joint):
+    everything = [(joint.loss(p), joint.cost(p), p) for p in points(joint)]
+    wanted = [
+        point
+        for loss, cost, point in sorted(everything)
+        if not any(
+            (other[0] <= loss and other[1] <= cost and other[:2] != (loss, cost))
+            for other in everything
+        )
+    ]
+    assert front(joint) == wanted
+    assert {point[0] for point in wanted} == {0, 1}
+
+
+def test_the_front_of_one_table_is_its_own():
+    assert front(whole())[0] == (0, 0)
+
+
+def test_both_kinds_of_table_are_read_back(joint):
+    assert read_table(joint.to_json()) == joint
+    assert read_table(whole().to_json()) == whole()
+    assert [len(tables_of(each)) for each in (joint, whole())] == [2, 1]
+
+
+def test_a_network_with_widths_alone_is_not_without_choices():
+    bare = replace(whole(), layers=())
+    assert JointTable((bare,)).is_empty
+    assert not JointTable((bare, narrow())).is_empty
+
+
+@pytest.mark.parametrize("allowed", [0.015, 0.06, 0.1, 0.4])
+def test_estimation_finds_the_cheapest_of_all_widths(joint, allowed):
+    """Where losses and times are as predicted, one front is as good as trying everything."""
+
+    def told(asked):
+        return [
+            Candidate(
+                point,
+                Costs(
+                    loss=joint.loss(point),
+                    violation=joint.loss(point) - allowed,
+                    time_share=joint.cost(point),
+                    parameter_share=joint.parameter_share(point),
+                    mac_share=joint.mac_share(point),
+                    cost=joint.cost(point),
+                ),
+            )
+            for point in asked
+        ]
+
+    found = list(search(EstimationSearch(joint, EstimationConfig()), told))
+    within = [c.costs.cost for c in found if c.costs.is_feasible]
+    wanted = min(joint.cost(p) for p in points(joint) if joint.loss(p) <= allowed)
+    assert min(within, default=math.inf) == pytest.approx(wanted)
