@@ -35,6 +35,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self.choices)
 
+    def __str__(self) -> str:
+        wide = [f"{name}: {width} wide" for name, width in self.widths.items()]
+        return ", ".join([*wide, *(f"{name}: {choice}" for name, choice in self)])
+
     def to_json(self) -> str:
         """Canonical JSON: equal plans give equal text, so its digest can serve as a key."""
         layers = {

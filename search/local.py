@@ -151,6 +151,7 @@ def main() -> int:
             budget=budget,
             objective=objective,
             search=STRATEGIES[arguments.strategy](),
+            widths=arguments.widths,
             recovery=Recovery(
                 method=arguments.recover,
                 max_seconds=arguments.recover_seconds,
@@ -197,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--widths", action="store_true", help="take channels out too")
     parser.add_argument("--fold-norms", action="store_true", help="in the dense network too")
     parser.add_argument("--recover", choices=get_args(RecoveryMethod), default="none")
     parser.add_argument("--recover-seconds", type=float, default=30.0, help="of a candidate")

@@ -105,5 +105,6 @@ def asked(subject: Subject) -> dict[str, Any]:
         "budget": config.budget.max_loss,
         "runtime": config.objective.runtime,
         "batch": config.objective.batch,
+        "widths": config.widths,
         "recovery": None if recovery.method == "none" else asdict(recovery),
     }

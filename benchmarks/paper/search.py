@@ -9,10 +9,10 @@ from benchmarks.paper.row import Delivered, Row, asked, dense_row, row
 from benchmarks.rivals.contest import run
 from benchmarks.rivals.evaluation import Points
 from benchmarks.rivals.journal import Journal
-from search.analysis import analyse
 from search.confirmation import confirm
 from search.progress import silent
 from search.subject import Subject
+from search.widths import analyse_all
 
 
 def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[Row]:
@@ -30,7 +30,7 @@ def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[R
     begun = time.monotonic()
     config = entry.config
     subject = Subject.prepare(case.load(), case.arrays(data_root), config, {})
-    table = analyse(subject, config, silent)
+    table = analyse_all(subject, config, silent)
     points = Points(subject, table, Journal(journal))
     ended = run(entry.strategy(table), points, entry.max_evaluations)
     confirmation = confirm(subject, table, config, ended.candidates)
@@ -40,7 +40,7 @@ def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[R
         macs=table.macs(confirmation.point),
         evaluations=len(ended.candidates),
         seconds=time.monotonic() - begun,
-        plan=", ".join(f"{name}: {choice}" for name, choice in confirmation.plan),
+        plan=str(confirmation.plan),
     )
     who = {"method": entry.method, "kind": entry.kind, **asked(subject)}
     verdict = {"verdict": confirmation.verdict}

@@ -1,6 +1,7 @@
 """`ranksearch compress`: upload, submit, follow, download; a network of one's own stays here."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -17,6 +18,7 @@ from search.config import (
     Recovery,
     RecoveryMethod,
     Runtime,
+    SearchConfig,
     StrategyConfig,
     UniformConfig,
     VbmfConfig,
@@ -102,6 +104,13 @@ def compress(
             "but the result has none to be trained with.",
         ),
     ] = False,
+    widths: Annotated[
+        bool,
+        typer.Option(
+            "--widths",
+            help="Take channels out of layers too, beside choosing ranks; by estimation alone.",
+        ),
+    ] = False,
     recover: Annotated[
         RecoveryMethod,
         typer.Option(
@@ -141,6 +150,13 @@ def compress(
     )
     declaration = _declaration(inputs, transforms, mean, std)
     recovery = _recovery(recover, recover_seconds, augment)
+    search = STRATEGIES[strategy]()
+    try:  # before anything is sent
+        config = SearchConfig(
+            budget=budget, objective=objective, search=search, recovery=recovery, widths=widths
+        )
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
     if ":" in model:
         options: dict[str, object] = {
             "--weights": weights,
@@ -169,6 +185,7 @@ def compress(
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
         given += [f"--weight={part}" for part in weight or ()]
         given += ["--fold-norms"] if fold_norms else []
+        given += ["--widths"] if widths else []
         run_module("search.local", model, *given, as_json=as_json)
     file, architecture = _network(model, weights)
     with connect(url, token) as client:
@@ -176,11 +193,8 @@ def compress(
         order = JobOrder(
             model=uploaded.id,
             dataset=_dataset(client, data, declaration).id,
-            budget=budget,
-            objective=objective,
-            search=STRATEGIES[strategy](),
-            recovery=recovery,
             name=name,
+            **{each.name: getattr(config, each.name) for each in fields(config)},
         )
         job = client.submit(order)
         if wait:

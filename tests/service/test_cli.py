@@ -194,6 +194,27 @@ def test_norms_are_folded_where_that_is_ordered(url, run, order):
     assert json.loads(out)["request"]["objective"]["fold_norms"] is True
 
 
+def test_widths_are_searched_where_that_is_ordered(url, run, order):
+    _, out, _ = run("compress", *order, "--no-wait", "--json")
+    assert json.loads(out)["request"]["widths"] is False
+    _, out, _ = run("compress", *order, "--widths", "--no-wait", "--json")
+    assert json.loads(out)["request"]["widths"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--widths", "--strategy", "genetic"], "widths came with strategy genetic"),
+        (["--recover", "finetune", "--metric", "mse"], "recovery finetune came with the metric"),
+    ],
+)
+def test_what_contradicts_itself_is_wrong_usage_before_anything_is_sent(run, options, sentence):
+    model = ["resnet18", "--weights", __file__, "--data", "digits", "--max-loss", "1pp"]
+    code, _, err = run("compress", *model, *options)
+    assert code == 2
+    assert sentence in " ".join(err.replace("│", " ").split())
+
+
 def test_every_strategy_can_be_named():
     assert list(STRATEGIES) == [config().strategy for config in get_args(StrategyConfig)]
     assert list(STRATEGIES.values()) == list(get_args(StrategyConfig))
@@ -366,6 +387,9 @@ def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
     assert (read.minimise, read.weight) == ("weighted", ["latency=2", "macs=1"])
     run("compress", "mine:make", *options, "--fold-norms")
     assert local._parser().parse_args(asked[1][1]).fold_norms is True
+    run("compress", "mine:make", *options, "--widths")
+    assert local._parser().parse_args(asked[2][1]).widths is True
+    assert read.widths is False
 
 
 def test_a_network_by_name_needs_its_weights(run):
