@@ -1,9 +1,9 @@
 """What a dense network answers on calibration inputs: the measure that repair holds against."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -39,6 +39,17 @@ class Reference:
     """Layer name -> one sample for each call, in forward order; no layer that is never called."""
     calls: dict[str, int]
     """Layer name -> calls in one forward pass."""
+
+    def part(self, kept: Mapping[str, Tensor]) -> Self:
+        """What is held against a network with some of the outputs alone: layer -> their numbers."""
+        samples = {
+            name: [
+                replace(sample, outputs=sample.outputs[:, kept[name]]) if name in kept else sample
+                for sample in of_layer
+            ]
+            for name, of_layer in self.samples.items()
+        }
+        return replace(self, samples=samples)
 
     @classmethod
     def of(cls, dense: nn.Module, names: Collection[str], batches: Sequence[Tensor]) -> Self:

@@ -74,6 +74,7 @@ class Subject:
         calibration: list[Tensor],
         example: Tensor,
         material: Material | None = None,
+        narrowed_from: "tuple[Subject, Mapping[str, int]] | None" = None,
     ) -> None:
         self.dense = dense
         self.architecture = architecture
@@ -107,6 +108,7 @@ class Subject:
         self.factors = Factors(dense, shapes, metrics, most)
         self.material = material  # that candidates are trained on, if they are
         self.narrower = Narrower(dense, example, calibration[:REPAIR_BATCHES])
+        self._narrowed_from = narrowed_from  # whose layers' outputs are to be met, at what widths
         self._narrowed: dict[tuple[tuple[str, int], ...], Subject] = {}
         self._reference: Reference | None = None
         self._repaired = Kept(most_bytes=0)
@@ -211,6 +213,7 @@ class Subject:
                 calibration=self.calibration,
                 example=self.example,
                 material=self.material,
+                narrowed_from=(self, widths),
             )
         return self._narrowed[key]
 
@@ -301,6 +304,9 @@ class Subject:
 
     def _reference_for(self, plan: Plan) -> Reference:
         """What repair is held against: asked anew only where a plan has a layer not asked about."""
+        if self._narrowed_from is not None:
+            whole, widths = self._narrowed_from
+            return whole._reference_for(plan).part(whole.narrower.kept(widths))
         asked = self._reference.samples.keys() if self._reference is not None else set[str]()
         names = {name for name, _ in plan if name in self.traces}
         if self._reference is None or not names <= asked:

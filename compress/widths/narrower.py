@@ -37,6 +37,10 @@ class Narrower:
         """Layer -> why its output channels cannot be taken out."""
         return self._found.refusals
 
+    def kept(self, widths: Mapping[str, int]) -> dict[str, Tensor]:
+        """Layer -> numbers of the output channels that it keeps, rising."""
+        return {name: self._selections[name].kept(width) for name, width in widths.items()}
+
     def network(self, widths: Mapping[str, int]) -> nn.Module:
         """A copy with so many output channels of those layers, in the mode of the dense network.
 

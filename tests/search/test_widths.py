@@ -193,6 +193,17 @@ def test_narrowed_networks_learn_from_the_whole_one(monkeypatch):
     assert subject.repaired(plan).conv1.out_channels == 4
 
 
+def test_a_narrowed_layer_is_repaired_to_what_the_whole_one_puts_out():
+    subject = Subject.prepare(network(), images(), order(), SMALL_ARCHITECTURE)
+    plan = Plan({"conv1": Choice("svd", (3,))}, {"conv1": 4})
+    reference = subject.narrowed(plan.widths)._reference_for(Plan(plan.choices))
+    kept = subject.narrower.kept(plan.widths)["conv1"]
+    whole = subject._reference_for(Plan(plan.choices))
+    for found, wanted in zip(reference.samples["conv1"], whole.samples["conv1"], strict=True):
+        assert torch.equal(found.outputs, wanted.outputs[:, kept])
+    assert torch.equal(reference.answers[0], subject.dense(reference.batches[0]))
+
+
 @pytest.mark.parametrize(
     "more",
     [
