@@ -2,7 +2,7 @@
 
 Each channel group by itself is tried at a few widths: how far the answers are then from those of
 the whole network, and how many MACs are left. A knapsack over the groups gives widths for every
-loss; some of these, equally spaced in cost, are timed and analysed like a network that came so.
+loss; some of these, at equal ratios of cost, are timed and analysed like a network that came so.
 """
 
 import math
@@ -31,7 +31,7 @@ from search.table import ChoiceRow, ChoiceTable, LayerRow, Start
 SHARES: Final = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)  # of a group's channels that are kept
 MULTIPLE: Final = 8  # of channels, which kernels take in blocks; of few channels half of it
 MOST_LOSS: Final = 0.5  # nats or squared units: answers that far off are not worth starting from
-WIDTHS: Final = 4  # of the network, beside its own
+WIDTHS: Final = 5  # of the network, beside its own
 RACE_SECONDS: Final = 0.3
 GROUPS_SHARE: Final = 0.1  # of the analysis, in the progress that is reported
 
@@ -74,28 +74,34 @@ def _starts(subject: Subject, config: SearchConfig, report: Report) -> list[Star
     """Some widths of the network by rising loss and falling cost."""
     groups = subject.narrower.groups
     trial = _Trial(subject, likelihood(config.budget.metric))
-    table, layers = empty_table(subject, config), list[LayerRow]()
+    dense, layers = empty_table(subject, config), list[LayerRow]()
     for number, (name, group) in enumerate(groups.items()):
         report(GROUPS_SHARE * number / len(groups), f"trying the widths of {name}")
         starts = [trial.untimed({name: width}) for width in widths_of(group.channels)]
-        rows = [_row(start) for start in (table.start, *starts) if math.isfinite(start.loss)]
+        rows = [_row(dense, start) for start in (dense.start, *starts) if math.isfinite(start.loss)]
         layers.append(LayerRow(name=name, choices=tuple(rows)))
-    table = replace(table, layers=tuple(layers))
+    table = ChoiceTable(
+        layers=tuple(layers), dense_latency_ms=1, dense_parameters=0, dense_macs=0, kept_dense={}
+    )
     points = [point for point in front(table) if any(point) and table.loss(point) <= MOST_LOSS]
     chosen = (table.plan(point) for point in _spaced(table, points))
     found = [trial.timed({name: choice.ranks[0] for name, choice in plan}) for plan in chosen]
     return [start for start in found if math.isfinite(start.loss)]
 
 
-def _row(start: Start) -> ChoiceRow:
-    """The whole network with one group at another width, as a choice of that group."""
+def _row(dense: ChoiceTable, start: Start) -> ChoiceRow:
+    """The whole network with one group at another width, as a choice of that group.
+
+    Its cost is the logarithm of a share, less what dense has, 1: two groups leave the product of
+    what each leaves, of the layer between them, and hardly less of the network.
+    """
     width = next(iter(start.widths.values()), None)
     return ChoiceRow(
         choice=None if width is None else Choice("width", (width,)),
         loss=start.loss,
-        latency_ms=start.latency_ms,
-        parameters=start.parameters,
-        macs=start.macs,
+        latency_ms=1 + math.log(dense.row_cost(start)),
+        parameters=0,
+        macs=0,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a factorised network does as the dense one does it, for want of a factorised layer before.
+"""What a network does as the dense one does it: no layer before is factorised, or narrowed.
 
 To learn it again would cost most of the way back: early layers see the largest images.
 """
@@ -9,23 +9,24 @@ from torch import Tensor, nn
 
 from compress.calibration import evaluating
 from compress.surgery import is_factorized
+from compress.widths.narrowing import is_narrowed
 
 
 def unchanged(model: nn.Module, inputs: Tensor) -> frozenset[str]:
-    """Parameters that are done with when the first factorised layer is called.
+    """Parameters that are done with when the first factorised or narrowed layer is called.
 
     Args:
         model: of any mode, which is left to it.
         inputs: (N, ...) a batch, of one sample say.
 
     Returns:
-        Names as `named_parameters` has them; none where no layer is factorised.
+        Names as `named_parameters` has them; none where no layer is either.
     """
     early, late, is_reached = set[nn.Module](), set[nn.Module](), False
 
     def begin(module: nn.Module, _args: object) -> None:
         nonlocal is_reached
-        is_reached |= is_factorized(module)
+        is_reached |= is_factorized(module) or is_narrowed(module)
 
     def end(module: nn.Module, _args: object, _outputs: object) -> None:
         (late if is_reached else early).add(module)

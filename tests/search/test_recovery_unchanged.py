@@ -42,6 +42,18 @@ def test_a_network_whose_first_layer_is_factorised_or_none_has_nothing_before():
     assert unchanged(model, X) == set()
 
 
+def test_a_narrowed_layer_learns_and_what_comes_after_it():
+    model = small()
+    model.set_submodule("norm1", narrowed(model.norm1))
+    factorize_(model, Plan({"conv3": Choice("svd", (4,))}))
+    assert unchanged(model, X) == {"conv1.weight"}
+
+
+def narrowed(norm):
+    norm.narrowed = True
+    return norm
+
+
 def test_calls_decide_and_not_names_and_what_is_called_again_learns():
     model = Residual()
     factorize_(model, Plan({"second": Choice("svd", (2,))}))
