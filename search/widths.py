@@ -81,7 +81,7 @@ def _starts(subject: Subject, config: SearchConfig, report: Report) -> list[Star
         rows = [_row(dense, start) for start in (dense.start, *starts) if math.isfinite(start.loss)]
         layers.append(LayerRow(name=name, choices=tuple(rows)))
     table = ChoiceTable(
-        layers=tuple(layers), dense_latency_ms=1, dense_parameters=0, dense_macs=0, kept_dense={}
+        layers=tuple(layers), dense_latency_ms=1, dense_parameters=1, dense_macs=1, kept_dense={}
     )
     points = [point for point in front(table) if any(point) and table.loss(point) <= MOST_LOSS]
     chosen = (table.plan(point) for point in _spaced(table, points))
