@@ -59,7 +59,8 @@ def analyse_all(subject: Subject, config: SearchConfig, report: Report) -> Table
             report(GROUPS_SHARE + (1 - GROUPS_SHARE) * done, sentence)
 
         table = replace(empty_table(subject, config), narrowed=start)
-        tables.append(analyse(subject.narrowed(table.start.widths), config, onward, table))
+        narrowed = subject.narrowed(table.start.widths)
+        tables.append(scaled(analyse(narrowed, config, onward, table)))
     return JointTable(tuple(tables), subject.narrower.refusals)
 
 
@@ -68,6 +69,24 @@ def widths_of(channels: int) -> tuple[int, ...]:
     multiple = MULTIPLE if channels >= 8 * MULTIPLE else MULTIPLE // 2
     rounded = (max(multiple, round(share * channels / multiple) * multiple) for share in SHARES)
     return tuple(dict.fromkeys(width for width in rounded if width < channels))
+
+
+def scaled(table: ChoiceTable) -> ChoiceTable:
+    """With times of layers that, together, are no more than that of the network at its start.
+
+    Layers that are timed alone may take longer than the whole that they are part of. Within a table
+    all would be wrong alike; against the other tables it would win for that.
+    """
+    alone = sum(layer.dense.latency_ms for layer in table.layers)
+    scale = min(1.0, table.start.latency_ms / alone) if alone else 1.0
+    layers = (
+        replace(
+            layer,
+            choices=tuple(replace(row, latency_ms=scale * row.latency_ms) for row in layer.choices),
+        )
+        for layer in table.layers
+    )
+    return replace(table, layers=tuple(layers))
 
 
 def _starts(subject: Subject, config: SearchConfig, report: Report) -> list[Start]:

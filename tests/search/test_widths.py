@@ -28,8 +28,9 @@ from search.recovery.recovery import Recovered
 from search.report import markdown
 from search.run import search_ranks
 from search.subject import Subject, macs_of
-from search.widths import analyse_all, widths_of
+from search.widths import analyse_all, scaled, widths_of
 from tests.search.subjects import SMALL_ARCHITECTURE, SMALL_ROWS, weighed_layers, weighed_race
+from tests.search.tables import layer, row, table
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,15 @@ def result():
             patch.setattr(module, "race", weighed_race)
         config = order(exclude=("conv1", "conv2", "conv3"))  # else ranks serve as well
         return search_ranks(network(), images(), config, SMALL_ARCHITECTURE)
+
+
+def test_layers_that_take_longer_alone_than_the_network_are_scaled_down_together():
+    made = table(layer("a", 4.0, 1000, row(0.1, 2.0, 500)), layer("b", 6.0, 1000), rest_ms=0)
+    slow = replace(made, dense_latency_ms=5.0)
+    assert scaled(made) == made
+    assert [[r.latency_ms for r in each.choices] for each in scaled(slow).layers] == [[2, 1], [3]]
+    assert scaled(slow).latency_ms((1, 0)) == pytest.approx(4)
+    assert scaled(replace(made, layers=())).layers == ()
 
 
 def test_widths_are_multiples_that_kernels_like():
