@@ -165,6 +165,11 @@ class Projection(nn.Module):
             if len(step.names) > 1
         )
 
+    @property
+    def widest(self) -> int:
+        """Values of one vector between two steps, at most."""
+        return max(self._size({*step.after} - {ROWS}) for step in self.steps)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Normal values, so that entries of the matrix have the variance 2 / (N + M).
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from compress.calibration import evaluating
-from compress.surgery import is_factorized
+from compress.layers import stands_in
 
 
 def unchanged(model: nn.Module, inputs: Tensor) -> frozenset[str]:
@@ -25,7 +25,7 @@ def unchanged(model: nn.Module, inputs: Tensor) -> frozenset[str]:
 
     def begin(module: nn.Module, _args: object) -> None:
         nonlocal is_reached
-        is_reached |= is_factorized(module)
+        is_reached |= stands_in(module)
 
     def end(module: nn.Module, _args: object, _outputs: object) -> None:
         (late if is_reached else early).add(module)
