@@ -52,6 +52,7 @@ Importance = Literal["output", "loss"]
 RecoveryMethod = Literal["none", "distil", "finetune"]
 
 MOST_SHIFT: Final = 64  # pixels
+MOST_MODES: Final = 12  # of a side of a recurrent weight
 
 
 class ConfigError(ValueError):
@@ -323,6 +324,11 @@ class WeightModes:
     """Likewise of outputs, those of all gates."""
 
     def __post_init__(self) -> None:
+        if max(len(self.inputs), len(self.outputs)) > MOST_MODES:
+            raise ConfigError(
+                f"{len(self.inputs)} modes of the inputs and {len(self.outputs)} of the outputs of "
+                f"{self.weight} came, {MOST_MODES} at most were wanted"
+            )
         try:
             Modes(self.inputs, self.outputs)
         except RankError as error:

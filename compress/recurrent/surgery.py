@@ -12,6 +12,7 @@ from compress.plan import Choice
 from compress.recurrent.fit import Fit, fit
 from compress.recurrent.layer import Recurrent
 from compress.recurrent.methods import modes_of
+from compress.recurrent.methods import network as check
 from compress.recurrent.weights import weights_of
 
 Layer = TypeVar("Layer", bound=Recurrent)
@@ -47,6 +48,7 @@ def factorize(
     for name, choice in choices.items():
         try:
             metric = (moments or {}).get(name)
+            check(shapes[name], choice)
             modes = modes_of(shapes[name], choice)
             weight = layer.get_parameter(name).detach()
             fits[name] = fit(choice.method, weight, modes, choice.ranks, metric)

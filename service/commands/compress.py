@@ -1,17 +1,19 @@
 """`ranksearch compress`: upload, submit, follow, download; a network of one's own stays here."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
 import typer
 
-from compress.catalog import PROGRAM_SUFFIXES
+from compress.catalog import DEFAULT_METHODS, PROGRAM_SUFFIXES
 from search.config import (
     Augmentation,
     ConfigError,
     EstimationConfig,
     GeneticConfig,
+    Method,
     Metric,
     Minimise,
     Recovery,
@@ -20,6 +22,7 @@ from search.config import (
     StrategyConfig,
     UniformConfig,
     VbmfConfig,
+    WeightModes,
 )
 from search.data.declaration import Declaration
 from search.data.transforms import as_document
@@ -86,6 +89,17 @@ def compress(
         list[str] | None,
         typer.Option(help="Of --minimise weighted: latency=0.7; once for each part."),
     ] = None,
+    method: Annotated[
+        list[Method] | None,
+        typer.Option(help="To be tried, in place of the default; once for each."),
+    ] = None,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How a weight of a recurrent layer is folded, inputs:outputs; once for each: "
+            "lstm.weight_hh_l0=16x32:32x64."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Batch size that is timed.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads that are timed with.", min=1)] = 1,
     device: Annotated[
@@ -139,6 +153,7 @@ def compress(
         threads=threads,
         fold_norms=fold_norms,
     )
+    folded = _modes(modes or ())
     declaration = _declaration(inputs, transforms, mean, std)
     recovery = _recovery(recover, recover_seconds, augment)
     if ":" in model:
@@ -168,6 +183,8 @@ def compress(
         # One word each, so that a value may begin with a dash.
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
         given += [f"--weight={part}" for part in weight or ()]
+        given += [f"--method={each}" for each in method or ()]
+        given += [f"--modes={each}" for each in modes or ()]
         given += ["--fold-norms"] if fold_norms else []
         run_module("search.local", model, *given, as_json=as_json)
     file, architecture = _network(model, weights)
@@ -178,6 +195,8 @@ def compress(
             dataset=_dataset(client, data, declaration).id,
             budget=budget,
             objective=objective,
+            methods=tuple(method or DEFAULT_METHODS),
+            modes=folded,
             search=STRATEGIES[strategy](),
             recovery=recovery,
             name=name,
@@ -199,6 +218,13 @@ def _network(model: str, weights: Path | None) -> tuple[Path, str | None]:
     if weights is None:
         raise typer.BadParameter(f"{model} came without --weights, its trained weights")
     return weights, model
+
+
+def _modes(texts: Sequence[str]) -> tuple[WeightModes, ...]:
+    try:
+        return tuple(map(WeightModes.parsed, texts))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _recovery(method: RecoveryMethod, max_seconds: float, augment: str) -> Recovery:
