@@ -90,8 +90,8 @@ def compress(
         typer.Option(help="Of --minimise weighted: latency=0.7; once for each part."),
     ] = None,
     method: Annotated[
-        list[Method] | None,
-        typer.Option(help="To be tried, in place of the default; once for each."),
+        list[str] | None,
+        typer.Option(help="To be tried, in place of the default: svd; once for each."),
     ] = None,
     modes: Annotated[
         list[str] | None,
@@ -153,7 +153,7 @@ def compress(
         threads=threads,
         fold_norms=fold_norms,
     )
-    folded = _modes(modes or ())
+    tried, folded = _methods(method or ()), _modes(modes or ())
     declaration = _declaration(inputs, transforms, mean, std)
     recovery = _recovery(recover, recover_seconds, augment)
     if ":" in model:
@@ -195,7 +195,7 @@ def compress(
             dataset=_dataset(client, data, declaration).id,
             budget=budget,
             objective=objective,
-            methods=tuple(method or DEFAULT_METHODS),
+            methods=tried,
             modes=folded,
             search=STRATEGIES[strategy](),
             recovery=recovery,
@@ -218,6 +218,15 @@ def _network(model: str, weights: Path | None) -> tuple[Path, str | None]:
     if weights is None:
         raise typer.BadParameter(f"{model} came without --weights, its trained weights")
     return weights, model
+
+
+def _methods(names: Sequence[str]) -> tuple[Method, ...]:
+    known: dict[str, Method] = {name: name for name in get_args(Method)}
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(
+            f"--method {unknown[0]} came, one of {', '.join(known)} was wanted"
+        )
+    return tuple(known[name] for name in names) or DEFAULT_METHODS
 
 
 def _modes(texts: Sequence[str]) -> tuple[WeightModes, ...]:
