@@ -10,6 +10,7 @@ PLAN = Plan(
         "lstm.weight_ih_l0": Choice("kcp", (2, 4), Modes((2, 4), (8, 8))),
         "lstm.weight_hh_l0": Choice("svd", (4,)),
         "lstm.weight_hh_l0_reverse": Choice("tensor_ring", (2, 2, 2, 2), MODES),
+        "gru.weight_ih_l0": Choice("svd", (4,)),
         "gru.weight_hh_l0": Choice("kronecker", (2,)),
     }
 )
