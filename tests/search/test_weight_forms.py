@@ -193,6 +193,15 @@ def test_a_network_is_assembled_with_all_weights_of_a_layer(table):
     assert model(images(3)).isfinite().all()
 
 
+def test_repair_asks_the_dense_network_once(subject):
+    """Plans of recurrent weights ask for nothing that it has not been asked for."""
+    subject.repaired(Plan({"classify": Choice("svd", (2,))}))
+    reference = subject._reference
+    subject.repaired(Plan({"lstm.weight_hh_l0": Choice("svd", (8,))}))
+    subject.repaired(Plan({"lstm.weight_ih_l0": Choice("svd", (8,))}))
+    assert subject._reference is reference
+
+
 def test_a_table_with_modes_comes_back_from_its_json(table):
     assert ChoiceTable.from_json(table.to_json()) == table
     assert any(row.choice.modes for each in table.layers for row in each.choices[1:])
