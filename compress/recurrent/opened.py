@@ -24,9 +24,6 @@ from compress.recurrent.weights import is_recurrent, weights_of
 class Opened(Recurrent):
     """Whose weights are linear layers without bias."""
 
-    def _fuses(self, suffix: str) -> bool:  # noqa: ARG002
-        return False
-
     def _product(self, name: str) -> Product:
         layer = self.get_submodule(name)
         return lambda x, add: layer(x) if add is None else layer(x) + add
