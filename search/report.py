@@ -148,7 +148,8 @@ def _layers(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Predicted error: squared error of the layer's output over its mean square, on the "
-        "calibration images, before repair. Times are of the layer alone."
+        "calibration images, before repair. Times are of the layer alone, those of a recurrent "
+        "layer's weight its share of them."
     )
 
 

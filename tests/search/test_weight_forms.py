@@ -11,7 +11,7 @@ from compress.load import load
 from compress.plan import Choice, Plan
 from compress.recurrent.layer import Recurrent
 from compress.recurrent.modes import Modes
-from search import analysis, confirmation, evaluation, weight_forms
+from search import analysis, confirmation, evaluation, verification, weight_forms
 from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import (
@@ -281,6 +281,7 @@ def test_a_whole_job_ends_with_files_that_load(tmp_path):
     x = images(5)
     assert torch.equal(other(x), result.confirmation.model(x))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert verification._reloaded(manifest, other).detail.startswith("1 layer factorised")
     (row,) = [r for r in manifest["evidence"]["layers"] if r["name"] == "lstm.weight_hh_l0"]
     assert row["modes"] is None
     assert manifest["evidence"]["dense"]["macs"] == result.table.dense_macs
