@@ -164,6 +164,8 @@ def test_losses_fall_with_the_rank_and_vanish_at_full_rank(importance):
     kcp = factors.loss("lstm.weight_hh_l0", Choice("kcp", (2, 4), Modes((4, 8), (8, 16))))
     assert math.isfinite(kcp)
     assert kcp > losses[-1]
+    whole = factors.loss("lstm.weight_hh_l0", Choice("kronecker", (32,), Modes((4, 8), (8, 16))))
+    assert whole < 1e-6 * losses[0]
 
 
 @pytest.mark.parametrize("name", ["lstm.weight_ih_l0", "lstm.weight_hh_l0"])

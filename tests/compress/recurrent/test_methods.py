@@ -51,6 +51,7 @@ def test_a_small_weight_has_no_form():
 
 
 def test_macs_arrange_the_factors_once():
-    (choice, *_) = grid("kronecker", SHAPE, Modes((2, 2, 16), (4, 4, 16)))
+    (choice, *_) = grid("kcp", SHAPE, Modes((2, 2, 16), (4, 4, 16)))
     projection = blank_projection(SHAPE, choice)
+    assert projection.preparing_macs > 0
     assert macs(projection, 7) == 7 * projection.macs + projection.preparing_macs
