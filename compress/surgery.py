@@ -117,10 +117,7 @@ def with_projections(
         WeightsError: one of its weights or biases is not finite.
     """
     check_finite(layer)
-    factorised = copied(layer, Recurrent, projections, sharing=sharing)
-    for name, projection in projections.items():
-        projection.requires_grad_(layer.get_parameter(name).requires_grad)
-    return factorised
+    return copied(layer, Recurrent, projections, sharing=sharing)
 
 
 def _recurrent_choices(

@@ -98,8 +98,9 @@ def copied(
             layer.proj_size,
             weights=weights,
         )
-    for module in copy.children():
-        module.to(layer.get_parameter("weight_ih_l0"))
+    for name, module in copy.named_children():
+        weight = layer.get_parameter(name)
+        module.to(weight).requires_grad_(weight.requires_grad)
     for name, _ in [*copy.named_parameters(recurse=False)]:
         value = layer.get_parameter(name)
         own = value if sharing else nn.Parameter(value.detach().clone(), value.requires_grad)

@@ -27,6 +27,7 @@ from search.config import (
 from search.containment import contains
 from search.data.arrays import Arrays
 from search.evaluation import AnswerError, loss_on
+from search.recovery.unchanged import unchanged
 from search.run import search_ranks
 from search.subject import Subject
 from search.table import ChoiceTable
@@ -302,6 +303,11 @@ def test_factors_of_recurrent_weights_are_trained():
     if told.after < told.before:
         assert not torch.equal(recovered.state_dict()[name], repaired.state_dict()[name])
     assert torch.equal(recovered.conv.weight, repaired.conv.weight)  # before the first change
+
+
+def test_what_comes_before_the_first_factorised_weight_need_not_learn(subject):
+    model = subject.repaired(Plan({"lstm.weight_hh_l0": Choice("svd", (8,))}))
+    assert unchanged(model, images(1)) == {"conv.weight", "conv.bias"}
 
 
 def test_answers_that_are_not_finite_name_the_layer():

@@ -46,6 +46,15 @@ def test_the_data_make_the_outputs_better():
     assert apart[1] < 0.8 * apart[0], apart
 
 
+def test_factors_of_a_frozen_weight_are_frozen():
+    dense = nn.GRU(6, 4, 2)
+    dense.weight_hh_l0.requires_grad_(False)
+    names = ("weight_hh_l0", "weight_hh_l1")
+    layer, _ = factorize(dense, {name: Choice("svd", (2,)) for name in names})
+    wanted = [any(p.requires_grad for p in getattr(layer, name).parameters()) for name in names]
+    assert wanted == [False, True]
+
+
 def test_the_dense_layer_and_the_factorised_one_share_nothing():
     dense = nn.GRU(6, 4)
     dense.weight_ih_l0.requires_grad_(False)
