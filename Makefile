@@ -68,5 +68,8 @@ results: install ## write the pages that are made: tables from benchmarks/result
 bench-formats: install ## networks in as .pt2, out in all forms: half an hour; OLDER=python of torch 2.11
 	@$(BIN)/python -m benchmarks.formats $(if $(OLDER),--older $(OLDER))
 
+bench-sequences: install ## LSTMs through a service of their own, judged with torch alone
+	@$(BIN)/python -m benchmarks.sequences $(ARGUMENTS)
+
 .PHONY: help install lock demo test check format results rivals bench-formats bench-noise \
-	bench-paper bench-promise bench-rivals
+	bench-paper bench-promise bench-rivals bench-sequences

@@ -84,6 +84,10 @@ FIELDS = {
         *("broken_share_at_most", "broken_of_met", "speedup", "best_speedup", "evaluations"),
         "samples_seen",
     ),
+    "sequences": (
+        *("states", "batch", "verdict", "dense_top1", "stranger_top1", "dense_latency_ms"),
+        *("speedup", "speedup_low", "speedup_high", "dense_recurrent", "recurrent", "seconds"),
+    ),
     "zoo": ("network", "parameters", "layers", "refused", "factorised", "fault"),
 }
 

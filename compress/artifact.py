@@ -26,8 +26,9 @@ from compress.errors import ExportError, PlanError
 from compress.export import PROGRAM, export_program
 from compress.plan import Plan
 from compress.program.steps import Program, constants_of
+from compress.recurrent.weights import joined
 from compress.shape import Stage
-from compress.surgery import is_factorized, stage_rows, stage_shape
+from compress.surgery import is_factorized, is_factorized_recurrent, stage_rows, stage_shape
 from compress.widths.narrowing import is_narrowed, row_of
 
 README = """\
@@ -87,9 +88,19 @@ def write_result(
         for name, layer in model.named_modules()
         if is_factorized(layer)
     } | {name: [row_of(layer)] for name, layer in model.named_modules() if is_narrowed(layer)}
+    recurrent = {
+        name: layer.description
+        for name, layer in model.named_modules()
+        if is_factorized_recurrent(layer)
+    }
+    weights = {
+        joined(name, weight)
+        for name, description in recurrent.items()
+        for weight in description["weights"]
+    }
     # Of a layer that is in no plan, simplifying leaves one stage; of a folded norm, none.
-    factorised = {name for name, rows in layers.items() if len(rows) > 1}
-    if not factorised <= set(dict(plan)) <= layers.keys():
+    factorised = {name for name, rows in layers.items() if len(rows) > 1} | weights
+    if not factorised <= set(dict(plan)) <= layers.keys() | weights:
         raise PlanError(
             f"the plan names {sorted(dict(plan))}, "
             f"factorised in the network are {sorted(factorised)}"
@@ -101,6 +112,8 @@ def write_result(
     written[2].write_text(README, "utf-8")
     if isinstance(model, Program):
         written += _parts_of_program(folder, model)
+    if recurrent:
+        written += _sources(folder, load.RECURRENT_MODULES)
     if PROGRAM in programs:
         written.append(folder / PROGRAM)
         evidence = {**evidence, "program_difference": export_program(model, example, written[-1])}
@@ -114,6 +127,7 @@ def write_result(
         "architecture": architecture,
         "plan": json.loads(plan.to_json()),
         "layers": layers,
+        **({"recurrent": recurrent} if recurrent else {}),
         "input_shape": list(input_shape),
         "inputs": [
             {"shape": list(each.shape[1:]), "dtype": str(each.dtype).removeprefix("torch.")}
@@ -130,12 +144,17 @@ def write_result(
 
 def _parts_of_program(folder: Path, model: Program) -> Iterator[Path]:
     """What builds a program, and the values that are in no state dict."""
-    for name in load.PROGRAM_MODULES:
-        source = Path(load.__file__).parent / "program" / f"{name}.py"
-        yield shutil.copyfile(source, folder / source.name)
+    yield from _sources(folder, load.PROGRAM_MODULES)
     if constants := {name: model.get_buffer(name) for name in constants_of(model)}:
         yield folder / load.CONSTANTS
         write_safetensors(folder / load.CONSTANTS, constants)
+
+
+def _sources(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Files of ours that load.py reads beside it."""
+    for name in names:
+        source = Path(load.__file__).parent / f"{load.SOURCES[name].replace('.', '/')}.py"
+        yield shutil.copyfile(source, folder / f"{name}.py")
 
 
 def zip_folder(folder: str | Path, path: str | Path) -> None:

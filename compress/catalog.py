@@ -15,6 +15,20 @@ METHODS: Final = (
     "semi_tensor",
     "hierarchical_tucker",
 )
+# Of a weight of a recurrent layer; a name that is above too means another layout there.
+RECURRENT_METHODS: Final = (
+    "svd",
+    "kcp",
+    "kronecker",
+    "cp",
+    "tucker",
+    "tensor_train",
+    "tensor_train_matrix",
+    "tensor_ring",
+    "block_term",
+    "hierarchical_tucker",
+)
+ALL_METHODS: Final = tuple(dict.fromkeys(METHODS + RECURRENT_METHODS))
 # Tried unless others are asked for: on digits_cnn the others made no plan faster.
 DEFAULT_METHODS: Final = ("svd", "spatial_svd", "tucker2", "cp3", "cp4")
 

@@ -8,10 +8,21 @@ from typing import Final, cast
 from torch import nn
 from torch.nn.utils import parametrize
 
+from compress.catalog import ALL_METHODS
 from compress.errors import PlanError, UnsupportedLayerError
 from compress.methods.groups import groups_of
 from compress.methods.registry import METHODS
-from compress.shape import ConvShape, LayerShape, LinearShape, Padding, TransposedShape
+from compress.recurrent.methods import ONLY_OF_WEIGHTS
+from compress.recurrent.methods import refusal as refusal_of_weight
+from compress.recurrent.weights import RECURRENT, is_recurrent, joined, weights_of
+from compress.shape import (
+    ConvShape,
+    LayerShape,
+    LinearShape,
+    Padding,
+    TransposedShape,
+    WeightShape,
+)
 
 TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -21,7 +32,7 @@ TOGETHER: Final = "a plan must name all of them, with the same choice"
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One row of the account of a network's parameters.
+    """One row of the account of a network's parameters: a layer, or one weight of a recurrent one.
 
     `reason` says why no method may touch the layer, None where at least one may; `refusals`
     holds each other method's reason.
@@ -34,12 +45,26 @@ class LayerReport:
 
 
 def inspect(model: nn.Module) -> list[LayerReport]:
-    """A row for every module that holds a parameter of its own, in the order of the network."""
+    """A row for every module that holds a parameter of its own, in the order of the network.
+
+    A recurrent layer has a row for each weight, MODULE.WEIGHT.
+    """
     obstacles = find_obstacles(model)
     for name, names in tied_layers(model).items():
         others = ", ".join(other for other in names if other != name)
         obstacles.setdefault(name, f"its weight is also that of {others}: {TOGETHER}")
-    return [_report(name, layer, obstacles.get(name)) for name, layer in _owners(model)]
+    return [
+        report
+        for name, layer in _owners(model)
+        for report in _reports(name, layer, obstacles.get(name))
+    ]
+
+
+def refusal(method: str, shape: LayerShape) -> str | None:
+    """Why a method cannot be used for a layer or a weight of this shape; None if it may."""
+    if isinstance(shape, WeightShape):
+        return refusal_of_weight(method, shape)
+    return METHODS[method].refusal(shape) if method in METHODS else ONLY_OF_WEIGHTS
 
 
 def shape_of(layer: nn.Module) -> LayerShape:
@@ -153,8 +178,10 @@ def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
         yield "it is factorised already"
     if isinstance(layer, nn.Embedding):
         yield f"{_kind(layer)}: it looks rows up and multiplies nothing, so nothing is faster"
+    elif isinstance(layer, nn.RNNBase):
+        yield from _obstacles_of_recurrent(layer)
     elif not isinstance(layer, PLAIN):
-        yield f"{_kind(layer)}: only convolutions and Linear are factorised"
+        yield f"{_kind(layer)}: only convolutions, Linear and recurrent layers are factorised"
     elif not is_plain(layer):
         yield f"{_kind(layer)}: its forward, or a parent, may use the weight in its own way"
     elif parametrize.is_parametrized(layer):
@@ -169,14 +196,33 @@ def _obstacles(layer: nn.Module, fold: bool) -> Iterator[str]:
         yield f"its weight is {layer.weight.dtype}, real floating point was wanted"
 
 
-def _report(name: str, layer: nn.Module, obstacle: str | None) -> LayerReport:
-    shape = shape_of(layer) if is_plain(layer) else None
+def _obstacles_of_recurrent(layer: nn.RNNBase) -> Iterator[str]:
+    if parametrize.is_parametrized(layer):
+        yield "its weights are computed by a parametrisation: remove that first"
+    elif not is_recurrent(layer):
+        yield f"{_kind(layer)}: its forward may use the weights in its own way"
+    elif set(layer._flat_weights_names) != dict(layer.named_parameters(recurse=False)).keys():
+        yield "its weights are computed from other parameters: remove the weight norm first"
+    elif not layer.get_parameter("weight_ih_l0").is_floating_point():
+        yield "its weights are complex, real floating point was wanted"
+
+
+def _reports(name: str, layer: nn.Module, obstacle: str | None) -> Iterator[LayerReport]:
+    if is_recurrent(layer):
+        for weight, shape in weights_of(layer).items():
+            yield _report(joined(name, weight), shape, obstacle)
+    else:
+        yield _report(name, shape_of(layer) if is_plain(layer) else None, obstacle)
+
+
+def _report(name: str, shape: LayerShape | None, obstacle: str | None) -> LayerReport:
     if obstacle is not None or shape is None:
         return LayerReport(name, shape, reason=obstacle)
-    answers = {method: METHODS[method].refusal(shape) for method in METHODS}
+    methods = ALL_METHODS if isinstance(shape, WeightShape) else METHODS
+    answers = {method: refusal(method, shape) for method in methods}
     refusals = {method: reason for method, reason in answers.items() if reason is not None}
     reason = None
-    if len(refusals) == len(METHODS):
+    if len(refusals) == len(methods):
         reason = "; ".join(f"{method}: {refusal}" for method, refusal in refusals.items())
     return LayerReport(name, shape, refusals, reason)
 
@@ -199,5 +245,5 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _kind(layer: nn.Module) -> str:
     kind = parametrize.type_before_parametrizations(layer).__name__
-    bases = [base.__name__ for base in PLAIN if isinstance(layer, base)]
+    bases = [base.__name__ for base in (*PLAIN, *RECURRENT) if isinstance(layer, base)]
     return f"{kind}, a subclass of {bases[0]}" if bases and kind not in bases else kind

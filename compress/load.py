@@ -11,7 +11,8 @@ architecture of the dense network and the plain torch layers that stand in place
 that was changed: several where it was factorised, one of fewer channels where it was narrowed,
 none where it is done by the layer before, as a batch norm can be. Networks of torchvision and timm
 are built by these, without a download; one that came as a program by `steps.py`, which then stands
-here too. For a network that was never described, pass the function that builds it:
+here too, as `recurrent.py` and `projection.py` do where weights of an LSTM, GRU or RNN were
+factorised. For a network that was never described, pass the function that builds it:
 `load("FOLDER", factory=MyNetwork)`.
 """
 
@@ -36,6 +37,13 @@ VERSION = 1
 WEIGHTS = "model.safetensors"
 CONSTANTS = "constants.safetensors"  # of a program: tensors that are no part of its state dict
 PROGRAM_MODULES = ("steps", "operators")  # files that build one
+RECURRENT_MODULES = ("recurrent", "projection")  # files that build factorised recurrent layers
+SOURCES = {  # what they are within ranksearch
+    "steps": "program.steps",
+    "operators": "program.operators",
+    "recurrent": "recurrent.layer",
+    "projection": "recurrent.projection",
+}
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -165,6 +173,7 @@ def load(folder: str | Path, factory: Callable[[], nn.Module] | None = None) -> 
     manifest = read_manifest(folder / "manifest.json")
     model = build_dense(manifest["architecture"]) if factory is None else factory()
     replace_(model, {name: build_stand_in(rows) for name, rows in manifest["layers"].items()})
+    replace_(model, build_recurrent(manifest.get("recurrent", {})))
     assign_(model, read_safetensors(folder / WEIGHTS))
     if (folder / CONSTANTS).exists():
         for name, values in read_safetensors(folder / CONSTANTS).items():
@@ -231,7 +240,7 @@ def build_dense(architecture: Mapping[str, Any]) -> nn.Module:
 def _beside(name: str) -> ModuleType:
     """A module that ships with this one, wherever this one was loaded from."""
     if __package__:
-        return importlib.import_module(f"{__package__}.program.{name}")
+        return importlib.import_module(f"{__package__}.{SOURCES[name]}")
     path = Path(__file__).with_name(f"{name}.py")
     name = f"ranksearch_{name}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -261,6 +270,18 @@ def build_stand_in(rows: Rows) -> nn.Module:
         return build_layer(rows)
     with torch.device("meta"):
         return _named_layers(rows)[""]
+
+
+def build_recurrent(descriptions: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """Factorised recurrent layers by name, without values: to be loaded with assign=True."""
+    if not descriptions:
+        return {}
+    recurrent, projection = map(_beside, RECURRENT_MODULES)
+    with torch.device("meta"):
+        return {
+            name: recurrent.build(description, projection.Projection)
+            for name, description in descriptions.items()
+        }
 
 
 def _named_layers(rows: Rows) -> OrderedDict[str, nn.Module]:
@@ -418,7 +439,8 @@ def main() -> None:
     with torch.inference_mode():
         output = model(*zeros)
     print(f"{len(present)} of {len(manifest['files'])} files are here, each as it was written")
-    print(f"{sum(len(rows) > 1 for rows in manifest['layers'].values())} layers factorised")
+    factorised = sum(len(rows) > 1 for rows in manifest["layers"].values())
+    print(f"{factorised + len(manifest.get('recurrent', {}))} layers factorised")
     print(f"{sum(p.numel() for p in parameters):,} parameters")
     print(f"{', '.join(str(tuple(each.shape)) for each in zeros)} -> {tuple(output.shape)}")
 

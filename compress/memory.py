@@ -12,7 +12,8 @@ from compress.kernels import kernel_size
 from compress.methods.groups import group_shape, groups_of
 from compress.methods.method import Ranks
 from compress.metric import Metric
-from compress.shape import LayerShape
+from compress.recurrent.network import TensorNetwork
+from compress.shape import LayerShape, WeightShape
 
 VALUE_BYTES = 8
 EIGH = 5  # matrices of its size that an eigendecomposition holds, its input among them
@@ -46,6 +47,20 @@ def coordinate_bytes(shape: LayerShape, metric: Metric | Tensor | None) -> int:
         return 0
     kernel = math.prod(kernel_size(shape))
     return VALUE_BYTES * (3 * sum(map(Tensor.numel, moments.values())) + 3 * kernel)
+
+
+def fit_bytes(shape: WeightShape, network: TensorNetwork, most: int) -> int:
+    """Peak of fitting a tensor network to a weight: whitened inputs and outputs, the data between
+    two factors with their gradients, and what L-BFGS remembers.
+
+    Args:
+        shape: of the weight.
+        network: that stands in for it.
+        most: values of one vector between two factors, at most.
+    """
+    inputs, outputs = shape.in_features, shape.out_features
+    data = inputs * (2 * inputs + 4 * outputs + 4 * most)
+    return VALUE_BYTES * (data + EIGH * inputs**2 + 3 * inputs * outputs + 24 * network.parameters)
 
 
 def peak_bytes(shape: LayerShape, method: str, ranks: Ranks, *, data_aware: bool) -> int:

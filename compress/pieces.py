@@ -23,7 +23,7 @@ def pieces_of(module: nn.Module) -> Pieces | None:
 
     None for everything else.
     """
-    if stands_in(module):
+    if stands_in(module) and isinstance(module, nn.Sequential):
         return dict(module.named_children())
     if type(module) is nn.Identity:
         return {}

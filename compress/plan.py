@@ -4,18 +4,21 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from compress.catalog import METHODS
-from compress.errors import PlanError
+from compress.catalog import ALL_METHODS
+from compress.errors import PlanError, RankError
+from compress.recurrent.modes import Modes
 
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A method and its free ranks, for one layer."""
+    """A method and its free ranks, for one layer or one weight of a recurrent layer."""
 
     method: str
     ranks: tuple[int, ...]
+    modes: Modes | None = None
+    """Of a recurrent weight alone, whose two sides are folded so; None for the default."""
 
     def __str__(self) -> str:
         return f"{self.method}({', '.join(map(str, self.ranks))})"
@@ -41,9 +44,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Canonical JSON: equal plans give equal text, so its digest can serve as a key."""
-        layers = {
-            name: {"method": choice.method, "ranks": list(choice.ranks)} for name, choice in self
-        }
+        layers = {name: _entry(choice) for name, choice in self}
         widths = {"widths": dict(self.widths)} if self.widths else {}
         return json.dumps({"version": VERSION, "layers": layers, **widths}, sort_keys=True)
 
@@ -70,13 +71,27 @@ class Plan:
             raise PlanError(f"malformed plan: {error!r}") from error
 
 
+def _entry(choice: Choice) -> dict[str, object]:
+    modes = {} if choice.modes is None else {"modes": choice.modes.as_json()}
+    return {"method": choice.method, "ranks": list(choice.ranks), **modes}
+
+
 def _choice(name: str, entry: Mapping[str, object]) -> Choice:
     method, ranks = entry["method"], entry["ranks"]
-    if method not in METHODS:
-        raise PlanError(f"layer {name!r}: method {method!r} came, one of {METHODS} was wanted")
+    if method not in ALL_METHODS:
+        raise PlanError(f"layer {name!r}: method {method!r} came, one of {ALL_METHODS} was wanted")
     if not isinstance(ranks, list) or not all(map(_is_positive, ranks)):
         raise PlanError(f"layer {name!r}: ranks {ranks!r} came, positive integers were wanted")
-    return Choice(str(method), tuple(ranks))
+    return Choice(str(method), tuple(ranks), _modes(name, entry.get("modes")))
+
+
+def _modes(name: str, modes: object) -> Modes | None:
+    if modes is None:
+        return None
+    try:
+        return Modes.from_json(modes)
+    except RankError as error:
+        raise PlanError(f"layer {name!r}: {error}") from error
 
 
 def _is_positive(number: object) -> bool:

@@ -18,9 +18,10 @@ from compress.folding import Norm
 from compress.layers import layer_named
 from compress.pieces import is_linear
 from compress.plan import Plan
+from compress.recurrent.weights import parted
 from compress.reference import Reference
 from compress.refit import Form, refit_
-from compress.surgery import is_factorized
+from compress.surgery import is_factorized, is_factorized_recurrent
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
     First the last factor and bias of each factorised layer, in forward order, by ridge
     regression; the ridge, or that the bias alone is corrected, is chosen, and a layer changed at
     all, by the error on inputs that were left out of the fit. Factors that layers share stay as
-    they are, and so do last factors that serve several slices of the outputs.
+    they are, and so do last factors that serve several slices of the outputs, and weights of
+    recurrent layers: what comes to one of them depends on what it gave.
     If that raises the error of the network's outputs, it is undone, and biases alone are tried.
     Then the running statistics of every batch norm, undone likewise.
 
@@ -53,7 +55,7 @@ def repair_(model: nn.Module, plan: Plan, reference: Reference) -> RepairReport:
     Raises:
         PlanError: a layer of the plan is not factorised in `model`.
     """
-    stages = {name: _last_stage(model, name) for name, _ in plan}
+    stages = {name: _last_stage(model, name) for name, _ in plan if not _is_weight(model, name)}
     stages = {
         name: stage
         for name, stage in stages.items()
@@ -99,6 +101,15 @@ def _snapshot(modules: Iterable[nn.Module]) -> Snapshot:
 def _put_back_(snapshot: Snapshot) -> None:
     for module, state in snapshot:
         module.load_state_dict(state)
+
+
+def _is_weight(model: nn.Module, name: str) -> bool:
+    """Whether it is that of a factorised weight of a recurrent layer."""
+    module, weight = parted(name)
+    layer = dict(model.named_modules()).get(module)
+    if layer is None or not is_factorized_recurrent(layer):
+        return False
+    return weight in dict(layer.named_children())
 
 
 def _last_stage(model: nn.Module, name: str) -> nn.Module:

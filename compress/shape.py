@@ -162,6 +162,24 @@ class LinearShape:
         return math.prod(size) * self.in_features * self.out_features
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightShape(LinearShape):
+    """One weight of a recurrent layer, (O, I) for the gates together: it is a linear layer without
+    bias that is applied once for every time step."""
+
+    layer: str  # the name of the torch class
+    bias: bool = False
+
+    @property
+    def type(self) -> str:
+        return f"{self.layer} weight"
+
+    @property
+    def plain(self) -> LinearShape:
+        """Of the same matrix as a layer by itself."""
+        return LinearShape(in_features=self.in_features, out_features=self.out_features, bias=False)
+
+
 LayerShape = ConvShape | LinearShape
 
 

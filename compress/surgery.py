@@ -1,6 +1,8 @@
 """Put factorised layers in place of dense ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TypeGuard, cast
 
@@ -24,6 +26,11 @@ from compress.methods.method import Decomposition
 from compress.methods.registry import method_named
 from compress.metric import Metric
 from compress.plan import Choice, Plan
+from compress.recurrent.layer import Recurrent
+from compress.recurrent.projection import Projection
+from compress.recurrent.surgery import check_finite, copied
+from compress.recurrent.surgery import factorize as factorize_recurrent
+from compress.recurrent.weights import is_recurrent, joined, parted
 from compress.shape import FlatShape, GridShape, Stage, StageShape, inputs_of, outputs_of
 from compress.shrinkage import shrunk
 
@@ -37,14 +44,16 @@ def factorize_(
 ) -> None:
     """Replace every layer that `plan` names, or none.
 
-    A layer under several names is replaced under all of them; layers that share their weight are
+    All weights that it names of a recurrent layer, as MODULE.weight_hh_l0, are replaced at once. A
+    layer under several names is replaced under all of them; layers that share their weight are
     factorised once, for the inputs of all of them, and share the factors.
 
     Args:
         model: dense, or dense in the layers of the plan.
         plan: layer name -> method and ranks.
         moments: of each layer of the plan, for errors measured at the layer's output; without
-            them the plain norm of the weight counts.
+            them the plain norm of the weight counts. Those of a recurrent layer's weights are the
+            moments of the network that `compress.recurrent.opened` makes of this one.
         fold: where a parametrisation computes a weight (weight norm, say), factorise the value
             that it has in eval mode. What replaces the layer has no parametrisation.
 
@@ -59,12 +68,29 @@ def factorize_(
         )
     obstacles, ties = find_obstacles(model, fold=fold), tied_layers(model)
     decompositions: dict[str, Decomposition] = {}  # of shared weights
-    replacements = {}
-    for name, choice in plan:
-        try:
+    replacements: dict[str, nn.Module] = {}
+    recurrent, plain = _recurrent_choices(model, plan)
+    for name, choices in recurrent.items():
+        with _noted(f"in layer {name!r}"):
+            if name in obstacles:
+                raise UnsupportedLayerError(obstacles[name])
+            layer = layer_named(model, name)
+            assert is_recurrent(layer)
+            metrics = {
+                weight: _metric(moments, [joined(name, weight)])
+                for weight in choices
+                if moments is not None
+            }
+            replacements[name], _ = factorize_recurrent(layer, choices, metrics)
+    for name, choice in plain.items():
+        with _noted(f"in layer {name!r} with {choice}"):
             layer = layer_named(model, name)
             if name in obstacles:
                 raise UnsupportedLayerError(obstacles[name])
+            if is_recurrent(layer):
+                raise UnsupportedLayerError(
+                    f"it is recurrent: name its weights, as {name}.weight_ih_l0"
+                )
             layer = _unparametrized(layer)
             names = ties.get(name, (name,))
             if any(plan.choices.get(other) != choice for other in names):
@@ -77,10 +103,52 @@ def factorize_(
                 decompositions[names[0]] = _decomposed(layer, choice, metric)
             known = decompositions[names[0]]
             replacements[name] = factorized(layer, choice, decomposition=known)
-        except CompressError as error:
-            error.add_note(f"in layer {name!r} with {choice}")
-            raise
     replace_(model, replacements)
+
+
+def with_projections(
+    layer: nn.RNNBase, projections: Mapping[str, Projection], *, sharing: bool = False
+) -> Recurrent:
+    """A recurrent layer some of whose weights are projections, which it takes over.
+
+    Its other values, device, dtype, mode and wishes for gradients are those of `layer`.
+
+    Args:
+        layer: of torch.
+        projections: name of a weight -> what stands in for it.
+        sharing: the other values are those of `layer` itself, not copies.
+
+    Raises:
+        WeightsError: one of its weights or biases is not finite.
+    """
+    check_finite(layer)
+    return copied(layer, Recurrent, projections, sharing=sharing)
+
+
+def _recurrent_choices(
+    model: nn.Module, plan: Plan
+) -> tuple[dict[str, dict[str, Choice]], dict[str, Choice]]:
+    """Recurrent layer -> its weights' choices; and the choices of all other layers."""
+    layers = {name for name, layer in model.named_modules() if is_recurrent(layer)}
+    recurrent: dict[str, dict[str, Choice]] = defaultdict(dict)
+    plain: dict[str, Choice] = {}
+    for name, choice in plan:
+        module, weight = parted(name)
+        if module in layers and name not in layers:
+            recurrent[module][weight] = choice
+        else:
+            plain[name] = choice
+    return dict(recurrent), plain
+
+
+@contextmanager
+def _noted(note: str) -> Iterator[None]:
+    """Add a note to an error of ours that passes through."""
+    try:
+        yield
+    except CompressError as error:
+        error.add_note(note)
+        raise
 
 
 def factorized(
@@ -129,8 +197,13 @@ def factorized(
 
 
 def is_factorized(module: nn.Module) -> TypeGuard[FactorizedLayer]:
-    """Whether the module stands in place of a dense layer."""
-    return stands_in(module)
+    """Whether the module is stages in place of a dense layer."""
+    return stands_in(module) and isinstance(module, nn.Sequential)
+
+
+def is_factorized_recurrent(module: nn.Module) -> TypeGuard[Recurrent]:
+    """Whether the module stands in place of a recurrent layer of torch."""
+    return stands_in(module) and hasattr(module, "description")
 
 
 def stage_shape(module: nn.Module) -> StageShape:

@@ -14,13 +14,15 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError
+from compress.errors import CompressError, RankError
 from compress.kernels import kernel_of
+from compress.layers import refusal
 from compress.load import build_layer
 from compress.methods.groups import groups_of
 from compress.methods.registry import method_named
 from compress.plan import Choice
-from compress.shape import Stage, stage_macs, stage_parameters
+from compress.recurrent.weights import parted
+from compress.shape import Stage, WeightShape, stage_macs, stage_parameters
 from compress.surgery import stage_rows
 from search.config import ConfigError, SearchConfig
 from search.containment import contains
@@ -31,13 +33,15 @@ from search.progress import Report
 from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
+from search.weight_forms import WeightForms, time_weights
 from search.wording import Words, words_of
 
 GAIN = 0.97  # of the dense layer's cost: a lesser gain is noise, or not worth its loss
 STEP = 0.87  # of the cost of a form that can do the same and more: closer ones are not computed
-# The same for CP, whose factors cost seconds for each rank anew, the most at the greatest ranks.
-CP_GAIN = 0.6
-CP_STEP = 0.75
+# The same for CP, and for weights that are folded into modes: their factors cost seconds for each
+# rank anew, the most at the greatest ranks.
+SLOW_GAIN = 0.6
+SLOW_STEP = 0.75
 VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
 LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
@@ -60,18 +64,30 @@ def analyse(
         table: without layers, of the network that costs are shares of; by default the subject's.
 
     Raises:
-        ConfigError: a layer is excluded that the network does not have.
+        ConfigError: a layer is excluded that the network does not have, or modes came for a weight
+            that it does not have, or that has other sizes.
     """
+    _check_modes(subject, config)
     kept_dense, words = _obstacles(subject, config), words_of(config.objective)
     table = replace(table or empty_table(subject, config), kept_dense=kept_dense)
     names = [name for name in subject.traces if name not in kept_dense]
     dense_rows: dict[str, ChoiceRow] = {}
     forms: dict[str, list[ChoiceRow]] = {}
+    of_weights: dict[str, WeightForms] = {}
     for i, name in enumerate(names):
         report(TIMING_SHARE * i / len(names), f"timing the forms of {name}")
-        dense_rows[name], found = _time_forms(subject, config, name)
+        if isinstance(subject.shape(name), WeightShape):
+            if name not in of_weights:
+                of_weights |= _time_layer(subject, config, parted(name)[0], names)
+            dense_rows[name], found = of_weights[name].dense, of_weights[name].others
+        else:
+            dense_rows[name], found = _time_forms(subject, config, name)
         forms[name] = _worthwhile(table, dense_rows[name], found)
-        if not forms[name]:
+        if forms[name]:
+            continue
+        if name in of_weights and config.objective.minimise == "latency":
+            kept_dense[name] = of_weights[name].told
+        else:
             kept_dense[name] = _why_none(table, dense_rows[name], found, words)
     names = [name for name in names if forms[name]]
     report(TIMING_SHARE, "collecting the inputs of the layers")
@@ -92,7 +108,7 @@ def analyse(
             continue
         shape, weight = (
             subject.shape(name),
-            subject.dense.get_submodule(name).get_parameter("weight"),
+            subject.opened.get_submodule(name).get_parameter("weight"),
         )
         kernel = kernel_of(shape, weight)
         vbmf = _nearest_vbmf(kernel, rows) if groups_of(shape) == 1 else None
@@ -136,6 +152,7 @@ def table_key(
         "dataset": dataset_digest,
         "methods": sorted(config.methods),
         "exclude": sorted(config.exclude),
+        "modes": sorted(map(repr, config.modes)),
         "importance": config.importance,
         "widths": config.widths,
         "likelihood": likelihood(config.budget.metric),
@@ -160,11 +177,38 @@ def _obstacles(subject: Subject, config: SearchConfig) -> dict[str, str]:
             reasons[layer.name] = layer.reason
         elif layer.name not in subject.traces:
             reasons[layer.name] = "never called as a layer: its weight is read elsewhere"
-        elif all(method in layer.refusals for method in config.methods):
-            reasons[layer.name] = "; ".join(
-                f"{method}: {layer.refusals[method]}" for method in config.methods
-            )
+        else:
+            refusals = {
+                method: refusal(method, subject.shape(layer.name)) for method in config.methods
+            }
+            if all(refusals.values()):
+                told = (f"{method}: {reason}" for method, reason in refusals.items())
+                reasons[layer.name] = "; ".join(told)
     return reasons
+
+
+def _check_modes(subject: Subject, config: SearchConfig) -> None:
+    shapes = {layer.name: layer.shape for layer in subject.layers}
+    for each in config.modes:
+        shape = shapes.get(each.weight)
+        if not isinstance(shape, WeightShape):
+            known = [name for name, other in shapes.items() if isinstance(other, WeightShape)]
+            raise ConfigError(
+                f"modes of {each.weight!r} came, weights of recurrent layers were wanted: the "
+                f"network has {known}"
+            )
+        try:
+            each.modes.check(shape.out_features, shape.in_features)
+        except RankError as error:
+            raise ConfigError(f"of {each.weight}: {error}") from error
+
+
+def _time_layer(
+    subject: Subject, config: SearchConfig, module: str, names: Sequence[str]
+) -> dict[str, WeightForms]:
+    """The forms of those weights of a recurrent layer that nothing keeps dense."""
+    weights = [parted(name) for name in names]
+    return time_weights(subject, config, module, [own for of, own in weights if of == module])
 
 
 def _time_forms(
@@ -175,11 +219,10 @@ def _time_forms(
     What the other forms lose is not known yet, and NaN.
     """
     shape, trace = subject.shape(name), subject.traces[name]
-    refusals = next(layer.refusals for layer in subject.layers if layer.name == name)
     choices = {
         Choice(method, ranks): method_named(method).stages(shape, ranks)
         for method in config.methods
-        if method not in refusals
+        if refusal(method, shape) is None
         for ranks in method_named(method).grid(shape)
     }
     layers = {str(choice): _blank(stages, subject.device) for choice, stages in choices.items()}
@@ -220,8 +263,8 @@ def _worthwhile(
     worthwhile: list[ChoiceRow] = []
     for form in sorted(forms, key=lambda form: -form.parameters):
         assert form.choice is not None
-        is_cp = form.choice.method in ("cp3", "cp4")
-        gain, step = (CP_GAIN, CP_STEP) if is_cp else (GAIN, STEP)
+        is_slow = form.choice.method in ("cp3", "cp4") or form.choice.modes is not None
+        gain, step = (SLOW_GAIN, SLOW_STEP) if is_slow else (GAIN, STEP)
         limits = [step * cost for choice, cost in kept if contains(choice, form.choice)]
         cost = table.row_cost(form)
         if cost < min([gain * table.row_cost(dense), *limits]):

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 
-from compress.catalog import DEFAULT_METHODS, METHODS
+from compress.catalog import ALL_METHODS, DEFAULT_METHODS
+from compress.errors import RankError
+from compress.recurrent.modes import Modes
 
 Unit = Literal["points", "relative_percent"]
 Metric = Literal["top1", "top5", "loss", "agreement", "mse"]
@@ -28,6 +30,11 @@ Method = Literal[
     "kronecker",
     "semi_tensor",
     "hierarchical_tucker",
+    "kcp",
+    "cp",
+    "tucker",
+    "tensor_train_matrix",
+    "tensor_ring",
 ]
 
 # Metrics of which a share of the samples is right; the others are averages of a real number.
@@ -45,6 +52,7 @@ Importance = Literal["output", "loss"]
 RecoveryMethod = Literal["none", "distil", "finetune"]
 
 MOST_SHIFT: Final = 64  # pixels
+MOST_MODES: Final = 12  # of a side of a recurrent weight
 
 
 class ConfigError(ValueError):
@@ -305,6 +313,51 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightModes:
+    """How the two sides of a recurrent layer's weight are folded for the methods that fold."""
+
+    weight: str
+    """MODULE.WEIGHT, as `lstm.weight_hh_l0`."""
+    inputs: tuple[int, ...]
+    """Their product is the number of inputs; the last varies fastest."""
+    outputs: tuple[int, ...]
+    """Likewise of outputs, those of all gates."""
+
+    def __post_init__(self) -> None:
+        if max(len(self.inputs), len(self.outputs)) > MOST_MODES:
+            raise ConfigError(
+                f"{len(self.inputs)} modes of the inputs and {len(self.outputs)} of the outputs of "
+                f"{self.weight} came, {MOST_MODES} at most were wanted"
+            )
+        try:
+            Modes(self.inputs, self.outputs)
+        except RankError as error:
+            raise ConfigError(f"of {self.weight}: {error}") from error
+
+    @property
+    def modes(self) -> Modes:
+        """As the decompositions take them."""
+        return Modes(self.inputs, self.outputs)
+
+    @classmethod
+    def parsed(cls, text: str) -> Self:
+        """Modes as they are written on a command line: lstm.weight_hh_l0=16x32:32x64.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        weight, _, sides = text.partition("=")
+        try:
+            inputs, outputs = (tuple(map(int, side.split("x"))) for side in sides.split(":"))
+        except ValueError:
+            raise ConfigError(
+                f"modes {text!r} came, WEIGHT=INPUTS:OUTPUTS was wanted: "
+                "lstm.weight_hh_l0=16x32:32x64"
+            ) from None
+        return cls(weight=weight, inputs=inputs, outputs=outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
     """A whole order: the promise, the circumstances, the strategy and what it may cost."""
 
@@ -312,6 +365,8 @@ class SearchConfig:
     objective: Objective = field(default_factory=Objective)
     methods: tuple[Method, ...] = DEFAULT_METHODS
     exclude: tuple[str, ...] = ()
+    modes: tuple[WeightModes, ...] = ()
+    """Of weights of recurrent layers; of those that are not here, the two nearest to a root."""
     importance: Importance = "loss"
     widths: bool = False
     """Whether channels may be taken out of groups of them too: what no rank makes less of, the
@@ -333,7 +388,15 @@ class SearchConfig:
                 "with importance loss"
             )
         if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ConfigError(f"methods {self.methods} came, one or more of {METHODS} were wanted")
+            raise ConfigError(
+                f"methods {self.methods} came, one or more of {ALL_METHODS} were wanted"
+            )
+        if len({each.weight for each in self.modes}) != len(self.modes):
+            raise ConfigError(f"modes {self.modes} came, those of each weight once were wanted")
+
+    def modes_of(self, weight: str) -> Modes | None:
+        """Those that are ordered for a weight, None for the default."""
+        return next((each.modes for each in self.modes if each.weight == weight), None)
 
 
 def _takes_widths(search: StrategyConfig) -> bool:

@@ -13,10 +13,15 @@ FOLDED = {"kronecker": 1, "semi_tensor": 1, "hierarchical_tucker": 5}
 def contains(larger: Choice, smaller: Choice) -> bool:
     """Whether every weight that `smaller` can hold, `larger` can hold as well.
 
+    What is folded into modes holds what it holds at smaller ranks, and nothing of others.
     Each method but CP and block terms holds all kernels of bounded ranks: of the unfolding to
     outputs (svd, Tucker-2, train), to inputs (Tucker-2, train), and of (inputs, rows) by
     (outputs, columns) (spatial SVD, train).
     """
+    if larger.modes is not None or smaller.modes is not None:
+        return (larger.method, larger.modes) == (smaller.method, smaller.modes) and all(
+            map(operator.le, smaller.ranks, larger.ranks)
+        )
     if larger.method in FOLDED:
         count = FOLDED[larger.method]
         return (

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from compress.errors import CompressError
+from compress.errors import CompressError, UnstableError
 from compress.plan import Plan
+from compress.recurrent.guards import finite
 from search.budget import LossEstimate, estimate
 from search.config import COUNTED, Budget, Weights
 from search.errors import SearchError
@@ -200,7 +201,7 @@ def loss_on(
     seen, look = 0, FIRST_LOOK
     for answers in samples.answers(model):
         if not answers.isfinite().all():
-            raise AnswerError("the network's answers are not finite")
+            raise AnswerError(f"the network's answers are not finite{_where(samples, model)}")
         parts.append(samples.values(budget.metric, answers, start=seen))
         seen += len(answers)
         if stop_early and look <= seen < len(samples):
@@ -213,6 +214,17 @@ def loss_on(
     if not math.isfinite(found.value):
         raise AnswerError(f"the network's {budget.metric} is not finite")
     return found
+
+
+def _where(samples: Samples, model: nn.Module) -> str:
+    """What the first layer is that puts out values that are not finite."""
+    try:
+        with finite(model):
+            for _ in samples.answers(model):
+                pass
+    except UnstableError as error:
+        return f": {error}"
+    return ""
 
 
 def allowed_on(samples: Samples, budget: Budget) -> float:

@@ -129,6 +129,7 @@ def _layer(layer: LayerRow, row: ChoiceRow) -> dict[str, Any]:
         "name": layer.name,
         "method": row.choice and row.choice.method,
         "ranks": row.choice and list(row.choice.ranks),
+        "modes": row.choice and row.choice.modes and row.choice.modes.as_json(),
         "predicted_error": row.loss,
         "dense_latency_ms": layer.dense.latency_ms,
         "latency_ms": row.latency_ms,

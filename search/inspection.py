@@ -20,12 +20,12 @@ from typing import Any
 from torch import nn
 
 from compress.architectures import build, from_weights
-from compress.catalog import METHODS, PROGRAM_SUFFIXES
+from compress.catalog import METHODS, PROGRAM_SUFFIXES, RECURRENT_METHODS
 from compress.errors import ArchitectureError, ProgramError, WeightsError
 from compress.layers import LayerReport, inspect
 from compress.program.child import try_in_child
 from compress.program.read import read_network
-from compress.shape import ConvShape, LayerShape
+from compress.shape import ConvShape, LayerShape, WeightShape
 
 
 def document(architecture: str, reports: Sequence[LayerReport], parameters: int) -> dict[str, Any]:
@@ -62,7 +62,8 @@ def text(reports: Sequence[LayerReport], parameters: int) -> Iterator[str]:
 def _methods(report: LayerReport) -> list[str]:
     if report.shape is None or report.reason is not None:
         return []
-    return [method for method in METHODS if method not in report.refusals]
+    known = RECURRENT_METHODS if isinstance(report.shape, WeightShape) else METHODS
+    return [method for method in known if method not in report.refusals]
 
 
 def _verdict(report: LayerReport) -> str:
@@ -80,7 +81,7 @@ def _shape(shape: LayerShape | None) -> str:
         kernel = "x".join(map(str, shape.kernel_size))
         groups = f", {shape.groups} groups" if shape.groups > 1 else ""
         return f"{shape.type} {shape.in_channels} -> {shape.out_channels}, {kernel}{groups}"
-    return f"Linear {shape.in_features} -> {shape.out_features}"
+    return f"{shape.type} {shape.in_features} -> {shape.out_features}"
 
 
 def main() -> None:

@@ -21,12 +21,14 @@ from typing import Final, TypeVar, get_args
 from torch import nn
 
 from compress.artifact import PROGRAMS
+from compress.catalog import DEFAULT_METHODS
 from compress.errors import CompressError, ExportError
 from compress.state_dict import read_state_dict
 from search.config import (
     Augmentation,
     Budget,
     ConfigError,
+    Method,
     Metric,
     Minimise,
     Objective,
@@ -36,6 +38,7 @@ from search.config import (
     SearchConfig,
     StrategyConfig,
     Unit,
+    WeightModes,
     Weights,
 )
 from search.data.arrays import Arrays
@@ -150,6 +153,8 @@ def main() -> int:
         config = SearchConfig(
             budget=budget,
             objective=objective,
+            methods=tuple(arguments.method or DEFAULT_METHODS),
+            modes=tuple(map(WeightModes.parsed, arguments.modes or ())),
             search=STRATEGIES[arguments.strategy](),
             widths=arguments.widths,
             recovery=Recovery(
@@ -194,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strategy", choices=sorted(STRATEGIES), default="estimation")
     parser.add_argument("--minimise", choices=get_args(Minimise), default="latency")
     parser.add_argument("--weight", action="append", help="of weighted, latency=0.7 say")
+    parser.add_argument("--method", action="append", choices=get_args(Method), help="to be tried")
+    parser.add_argument("--modes", action="append", help="lstm.weight_hh_l0=16x32:32x64 say")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--runtime", choices=get_args(Runtime), default="eager")
     parser.add_argument("--batch", type=int, default=1)

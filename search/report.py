@@ -23,7 +23,8 @@ The evidence itself, made by `search.evidence`, is JSON and part of every manife
                              the samples left out; or null
     program_difference,      of model.pt2 and model.onnx to the network, relative to the largest
     onnx_difference          output; each where the file is there
-    layers                   of each layer that had a choice: name, method and ranks (null: dense),
+    layers                   of each layer, or weight of a recurrent one, that had a choice: name,
+                             method and ranks (null: dense), modes of a weight or null,
                              predicted_error, times, parameters and MACs before and after, choices
     kept_dense               layer -> why it had none
     tested                   finalists in the order of their tests: plan, loss, passed
@@ -151,7 +152,8 @@ def _layers(document: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Predicted error: squared error of the layer's output over its mean square, on the "
-        "calibration images, before repair. Times are of the layer alone."
+        "calibration images, before repair. Times are of the layer alone, those of a recurrent "
+        "layer's weight its share of them."
     )
 
 

@@ -1,6 +1,7 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -14,11 +15,14 @@ from compress.flow import Flow
 from compress.layers import inspect
 from compress.load import replace_
 from compress.plan import Plan
+from compress.recurrent.opened import opened, uses
+from compress.recurrent.projection import Projection
+from compress.recurrent.weights import is_recurrent, parted
 from compress.reference import Reference
 from compress.repair import repair_
-from compress.shape import LayerShape
+from compress.shape import LayerShape, WeightShape
 from compress.simplify import Simplification, simplify_
-from compress.surgery import factorized
+from compress.surgery import factorized, with_projections
 from compress.widths.narrower import Narrower
 from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
@@ -52,7 +56,7 @@ class Baseline:
     layout: Layout
     parameters: int
     macs: int
-    """Multiply-adds of one input in convolutions and linear layers."""
+    """Multiply-adds of one input in convolutions, linear and recurrent layers."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,7 +90,9 @@ class Subject:
         self.calibration = calibration
         self.example = example  # (batch, C, H, W), the input that is timed
         self.layers = inspect(dense)
-        self.traces = trace(dense, example)
+        self.opened = opened(dense)
+        self.traces = trace(self.opened, example)
+        self.uses = uses(dense, example)
         self.flow = Flow.of(dense, example)
         opponent = copy.deepcopy(dense)
         simplification = self.simplify_(opponent)
@@ -97,7 +103,7 @@ class Subject:
         shapes = {report.name: report.shape for report in self.layers if report.shape is not None}
         most = config.limits.max_memory_bytes
         metrics = Metrics(
-            dense,
+            self.opened,
             shapes,
             self.traces,
             calibration,
@@ -105,7 +111,7 @@ class Subject:
             likelihood=likelihood(config.budget.metric),
             max_memory_bytes=most,
         )
-        self.factors = Factors(dense, shapes, metrics, most)
+        self.factors = Factors(self.opened, shapes, metrics, most)
         self.material = material  # that candidates are trained on, if they are
         self.narrower = Narrower(dense, example, calibration[:REPAIR_BATCHES])
         self._narrowed_from = narrowed_from  # whose layers' outputs are to be met, at what widths
@@ -184,10 +190,16 @@ class Subject:
         )
 
     def shape(self, name: str) -> LayerShape:
-        """The shape of a layer that can be factorised."""
+        """The shape of a layer that can be factorised, or of a weight of a recurrent layer."""
         shape = next(report.shape for report in self.layers if report.name == name)
         assert shape is not None
         return shape
+
+    def recurrent_layer(self, module: str) -> nn.RNNBase:
+        """A recurrent layer of the dense network."""
+        layer = self.dense.get_submodule(module)
+        assert is_recurrent(layer)
+        return layer
 
     def narrowed(self, widths: Mapping[str, int]) -> "Subject":
         """The same with a narrower dense network, which is judged by the answers of this one's.
@@ -283,19 +295,32 @@ class Subject:
         unknown = [name for name, choice in plan if not self.factors.known(name, choice)]
         self.factors.collect(unknown)
         model = copy.deepcopy(self.dense)
-        replace_(
-            model,
-            {
-                name: factorized(
-                    self.dense.get_submodule(name),
-                    choice,
-                    decomposition=_Known(self.factors.of(name, choice)),
-                )
-                for name, choice in plan
-            },
-        )
+        replace_(model, {**self._factorised_layers(plan), **self._recurrent_layers(plan)})
         repair_(model, plan, self._reference_for(plan))
         return model
+
+    def _factorised_layers(self, plan: Plan) -> dict[str, nn.Module]:
+        return {
+            name: factorized(
+                self.dense.get_submodule(name),
+                choice,
+                decomposition=_Known(self.factors.of(name, choice)),
+            )
+            for name, choice in plan
+            if not isinstance(self.shape(name), WeightShape)
+        }
+
+    def _recurrent_layers(self, plan: Plan) -> dict[str, nn.Module]:
+        """Each with all the weights that the plan names of it."""
+        projections: dict[str, dict[str, Projection]] = defaultdict(dict)
+        for name, choice in plan:
+            if isinstance(self.shape(name), WeightShape):
+                module, weight = parted(name)
+                projections[module][weight] = self.factors.projection(name, choice)
+        return {
+            module: with_projections(self.recurrent_layer(module), weights)
+            for module, weights in projections.items()
+        }
 
     def simplify_(self, model: nn.Module) -> Simplification:
         """Simplify a network made from the dense one, as the order has it."""
@@ -308,7 +333,11 @@ class Subject:
             whole, widths = self._narrowed_from
             return whole._reference_for(plan).part(whole.narrower.kept(widths))
         asked = self._reference.samples.keys() if self._reference is not None else set[str]()
-        names = {name for name, _ in plan if name in self.traces}
+        names = {
+            name
+            for name, _ in plan
+            if name in self.traces and not isinstance(self.shape(name), WeightShape)
+        }
         if self._reference is None or not names <= asked:
             batches = self.calibration[:REPAIR_BATCHES]
             self._reference = Reference.of(self.dense, names | asked, batches)
@@ -340,8 +369,8 @@ class _Known:
 
 
 def macs_of(model: nn.Module, example: Tensor) -> int:
-    """Multiply-adds of one input in the convolutions and linear layers of a dense network."""
-    traces = trace(model, example)
+    """Multiply-adds of one input in the layers of a dense network that could be factorised."""
+    traces = trace(opened(model), example)
     return sum(
         report.shape.macs(traces[report.name].input_size) * traces[report.name].calls
         for report in inspect(model)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compress.plan import Choice, Plan
+from compress.recurrent.modes import Modes
 from search.config import LATENCY, Weights
 from search.strategy import Point
 
@@ -188,5 +189,6 @@ def _row(document: dict[str, object]) -> ChoiceRow:
     choice = document.pop("choice")
     if choice is not None:
         assert isinstance(choice, dict)
-        choice = Choice(choice["method"], tuple(choice["ranks"]))
+        modes = choice.get("modes") and Modes.from_json(choice["modes"])
+        choice = Choice(choice["method"], tuple(choice["ranks"]), modes)
     return ChoiceRow(choice=choice, **document)  # type: ignore[arg-type]

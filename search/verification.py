@@ -154,6 +154,7 @@ def _loader(path: Path) -> ModuleType:
 def _reloaded(manifest: dict[str, Any], network: nn.Module) -> Check:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     layers = sum(len(rows) > 1 for rows in manifest["layers"].values())
+    layers += len(manifest.get("recurrent", {}))
     return Check(
         "reload", True, f"{layers} layer{'s' * (layers != 1)} factorised, {parameters:,} parameters"
     )

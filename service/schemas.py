@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from annotated_types import Ge, Le, MaxLen
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from search.config import EstimationConfig, SearchConfig, StrategyConfig
+from search.config import EstimationConfig, SearchConfig, StrategyConfig, WeightModes
 from search.pareto import front
 from service.store.candidates import Sort
 from service.store.tables import ArtifactRow, CandidateRow, JobRow, JobState
@@ -33,6 +33,7 @@ class JobOrder(SearchConfig):
     model: Id
     dataset: Id
     exclude: Annotated[tuple[Name, ...], MaxLen(1000)] = ()
+    modes: Annotated[tuple[WeightModes, ...], MaxLen(1000)] = ()
     search: Annotated[StrategyConfig, Field(discriminator="strategy")] = field(
         default_factory=EstimationConfig
     )

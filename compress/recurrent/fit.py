@@ -3,10 +3,11 @@
 From the better of two starts, one in the plain norm and one in coordinates in which the inputs
 would be white were their modes independent, all factors are fitted together to the outputs
 (L-BFGS: Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", 1989).
-The loss never rises.
+The loss never rises. Where the outputs do not count alike, each is weighed by itself: modes of the
+outputs leave no room for a moment that mixes all of them; `svd` takes the whole one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,19 +21,22 @@ from compress.decompose.linalg import (
     kronecker_likelihood,
     roots,
 )
-from compress.decompose.svd import ChannelSvd
 from compress.equivalent import relative
+from compress.methods.svd import SVD
+from compress.metric import Metric, ModeMoments
 from compress.recurrent.contraction import best_order
 from compress.recurrent.formats import Ranks, network_of
 from compress.recurrent.modes import Modes
 from compress.recurrent.projection import Projection
 from compress.recurrent.starts import Factors, started
+from compress.shape import LinearShape
 
 STEPS = 100
 MEMORY = 10  # steps that L-BFGS looks back on
 STALLED = 1e-7  # of the energy: a step that gains less is the last
 # Of the largest variance: directions below it are left out of the loss.
 UNSEEN = 1e-12
+LEAST = 1e-6  # of what an output counts for on average: the least of any
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,9 @@ class Fit:
     """Squared, relative to the energy of the outputs."""
 
 
-def fit(name: str, weight: Tensor, modes: Modes, ranks: Ranks, metric: Tensor | None = None) -> Fit:
+def fit(
+    name: str, weight: Tensor, modes: Modes, ranks: Ranks, metric: Metric | Tensor | None = None
+) -> Fit:
     """A projection in the dtype and on the device of the weight.
 
     Args:
@@ -52,7 +58,7 @@ def fit(name: str, weight: Tensor, modes: Modes, ranks: Ranks, metric: Tensor | 
         weight: (M, N), that of all gates.
         modes: of that matrix.
         ranks: of the format.
-        metric: second moment (N, N) of the inputs, None for the plain norm.
+        metric: second moment (N, N) of the inputs, or any other norm; None for the plain one.
 
     Raises:
         RankError: the modes or the ranks are not those of such a matrix.
@@ -64,10 +70,9 @@ def fit(name: str, weight: Tensor, modes: Modes, ranks: Ranks, metric: Tensor | 
     projection = Projection(
         network.sizes, network.inputs, network.outputs, network.factors, best_order(network)
     ).to(weight.device, torch.float64)
-    target = _Target(exact(weight), exact_metric(metric, weight))
+    target = _Target(exact(weight), *_parted(metric, weight))
     if name == "svd":
-        in_factor, out_factor = ChannelSvd(weight, metric).factors(ranks)
-        _set_(projection, {"in_factor": in_factor, "out_factor": out_factor})
+        _set_(projection, svd_factors(weight, ranks, metric))
     else:
         starts = target.starts(name, modes, ranks)
         _set_(projection, min(starts, key=lambda factors: target.error_of(projection, factors)))
@@ -76,15 +81,47 @@ def fit(name: str, weight: Tensor, modes: Modes, ranks: Ranks, metric: Tensor | 
     return Fit(projection.to(weight.dtype), error)
 
 
+def svd_factors(weight: Tensor, ranks: Ranks, metric: Metric | Tensor | None) -> Factors:
+    """The factors of format `svd`, best in any norm; in float64."""
+    outputs, inputs = weight.shape
+    shape = LinearShape(in_features=inputs, out_features=outputs, bias=False)
+    return named(SVD.decompose(shape, exact(weight), metric).factors(ranks))
+
+
+def named(stages: Mapping[str, Tensor]) -> Factors:
+    """The stages of method `svd` by the names of the factors of format `svd`."""
+    return {"in_factor": stages["reduce"], "out_factor": stages["expand"]}
+
+
+def _parted(metric: Metric | Tensor | None, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The moment of the inputs (N, N), and what the square of each output counts for, (M,)."""
+    metric = Metric.of(metric)
+    moment = metric.inputs
+    if isinstance(moment, ModeMoments):
+        moment = moment.channels
+    if moment is not None and moment.ndim == 1:
+        moment = moment.diag()
+    outputs = metric.outputs
+    if outputs is not None:
+        outputs = (outputs if outputs.ndim == 1 else outputs.diagonal()).to(weight.device)
+        outputs = outputs.double() + LEAST * outputs.mean()
+    return exact_metric(moment, weight), outputs
+
+
 class _Target:
     """What the projection of a matrix W (M, N) is to put out.
 
     Args:
         weight: float64.
         metric: float64, (N, N), or None.
+        importance: float64, (M,), or None.
     """
 
-    def __init__(self, weight: Tensor, metric: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, metric: Tensor | None, importance: Tensor | None = None
+    ) -> None:
+        scale = weight.new_ones(len(weight)) if importance is None else importance.sqrt()
+        self._scale = scale
         self._weight, self._metric = weight, metric
         if metric is None:
             self._inputs = torch.eye(weight.shape[1]).to(weight)
@@ -92,13 +129,13 @@ class _Target:
             variances, directions = falling_eigenvectors(metric)
             seen = variances > UNSEEN * variances[0]
             self._inputs = (directions * variances.sqrt())[:, seen].T
-        self._outputs = self._inputs @ weight.T
+        self._outputs = self._inputs @ weight.T * scale
         self.energy = float(self._outputs.square().sum())
 
     @torch.no_grad()
     def error(self, projection: Projection) -> float:
         """The squared error of the outputs."""
-        return float((projection(self._inputs) - self._outputs).square().sum())
+        return float((projection(self._inputs) * self._scale - self._outputs).square().sum())
 
     def error_of(self, projection: Projection, factors: Factors) -> float:
         """That of other factors, which the projection has from then on."""
@@ -139,7 +176,9 @@ class _Target:
 
     @torch.enable_grad()
     def _descend_(self, projection: Projection, dtype: torch.dtype) -> None:
-        inputs, outputs = self._inputs.to(dtype), self._outputs.to(dtype)
+        inputs, outputs, scale = (
+            each.to(dtype) for each in (self._inputs, self._outputs, self._scale)
+        )
         projection.to(dtype)
         optimiser = torch.optim.LBFGS(
             projection.parameters(),
@@ -152,7 +191,7 @@ class _Target:
 
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = (projection(inputs) - outputs).square().sum() / self.energy
+            loss = (projection(inputs) * scale - outputs).square().sum() / self.energy
             loss.backward()
             return loss
 

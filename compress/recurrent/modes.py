@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from compress.errors import RankError
 
@@ -52,6 +52,25 @@ class Modes:
                 "numbers above zero were wanted"
             )
         return cls(nearest_factors(in_features, order), nearest_factors(out_features, order))
+
+    def as_json(self) -> dict[str, list[int]]:
+        """What `from_json` reads."""
+        return {"inputs": list(self.inputs), "outputs": list(self.outputs)}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Of {"inputs": [n_1, ...], "outputs": [m_1, ...]}.
+
+        Raises:
+            RankError: it is not that.
+        """
+        try:
+            inputs, outputs = document["inputs"], document["outputs"]
+            return cls(tuple(inputs), tuple(outputs))
+        except (KeyError, TypeError) as error:
+            raise RankError(
+                f"modes {document!r} came; the sizes of inputs and outputs were wanted"
+            ) from error
 
     @property
     def order(self) -> int:

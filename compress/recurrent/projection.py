@@ -165,6 +165,11 @@ class Projection(nn.Module):
             if len(step.names) > 1
         )
 
+    @property
+    def widest(self) -> int:
+        """Values of one vector between two steps, at most."""
+        return max(self._size({*step.after} - {ROWS}) for step in self.steps)
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Normal values, so that entries of the matrix have the variance 2 / (N + M).
 
@@ -195,7 +200,8 @@ class Projection(nn.Module):
         x = self.leading(x, matrices)
         in_order = self._arrange_outputs.axes is None
         if add is not None and in_order and last.ndim == 2:
-            add = add.expand(rows, self.out_features).reshape(len(x), last.shape[1])
+            # A length would be a number, which an export takes for the only one.
+            add = add.expand(rows, self.out_features).reshape(x.shape[0], last.shape[1])
             return torch.addmm(add, x, last).reshape(rows, self.out_features)
         x = torch.bmm(x, last) if last.ndim > 2 else torch.mm(x, last)
         x = self._arrange_outputs(x, rows).reshape(rows, self.out_features)

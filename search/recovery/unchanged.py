@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from compress.calibration import evaluating
-from compress.surgery import is_factorized
+from compress.layers import stands_in
 from compress.widths.narrowing import is_narrowed
 
 
@@ -26,7 +26,7 @@ def unchanged(model: nn.Module, inputs: Tensor) -> frozenset[str]:
 
     def begin(module: nn.Module, _args: object) -> None:
         nonlocal is_reached
-        is_reached |= is_factorized(module) or is_narrowed(module)
+        is_reached |= stands_in(module) or is_narrowed(module)
 
     def end(module: nn.Module, _args: object, _outputs: object) -> None:
         (late if is_reached else early).add(module)

@@ -1,18 +1,20 @@
 """`ranksearch compress`: upload, submit, follow, download; a network of one's own stays here."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
 import typer
 
-from compress.catalog import PROGRAM_SUFFIXES
+from compress.catalog import DEFAULT_METHODS, PROGRAM_SUFFIXES
 from search.config import (
     Augmentation,
     ConfigError,
     EstimationConfig,
     GeneticConfig,
+    Method,
     Metric,
     Minimise,
     Recovery,
@@ -22,6 +24,7 @@ from search.config import (
     StrategyConfig,
     UniformConfig,
     VbmfConfig,
+    WeightModes,
 )
 from search.data.declaration import Declaration
 from search.data.transforms import as_document
@@ -88,6 +91,17 @@ def compress(
         list[str] | None,
         typer.Option(help="Of --minimise weighted: latency=0.7; once for each part."),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="To be tried, in place of the default: svd; once for each."),
+    ] = None,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How a weight of a recurrent layer is folded, inputs:outputs; once for each: "
+            "lstm.weight_hh_l0=16x32:32x64."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Batch size that is timed.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Threads that are timed with.", min=1)] = 1,
     device: Annotated[
@@ -148,12 +162,19 @@ def compress(
         threads=threads,
         fold_norms=fold_norms,
     )
+    tried, folded = _methods(method or ()), _modes(modes or ())
     declaration = _declaration(inputs, transforms, mean, std)
     recovery = _recovery(recover, recover_seconds, augment)
     search = STRATEGIES[strategy]()
     try:  # before anything is sent
         config = SearchConfig(
-            budget=budget, objective=objective, search=search, recovery=recovery, widths=widths
+            budget=budget,
+            objective=objective,
+            methods=tried,
+            modes=folded,
+            search=search,
+            recovery=recovery,
+            widths=widths,
         )
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
@@ -184,6 +205,8 @@ def compress(
         # One word each, so that a value may begin with a dash.
         given = [f"{option}={value}" for option, value in options.items() if value is not None]
         given += [f"--weight={part}" for part in weight or ()]
+        given += [f"--method={each}" for each in method or ()]
+        given += [f"--modes={each}" for each in modes or ()]
         given += ["--fold-norms"] if fold_norms else []
         given += ["--widths"] if widths else []
         run_module("search.local", model, *given, as_json=as_json)
@@ -213,6 +236,22 @@ def _network(model: str, weights: Path | None) -> tuple[Path, str | None]:
     if weights is None:
         raise typer.BadParameter(f"{model} came without --weights, its trained weights")
     return weights, model
+
+
+def _methods(names: Sequence[str]) -> tuple[Method, ...]:
+    known: dict[str, Method] = {name: name for name in get_args(Method)}
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(
+            f"--method {unknown[0]} came, one of {', '.join(known)} was wanted"
+        )
+    return tuple(known[name] for name in names) or DEFAULT_METHODS
+
+
+def _modes(texts: Sequence[str]) -> tuple[WeightModes, ...]:
+    try:
+        return tuple(map(WeightModes.parsed, texts))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _recovery(method: RecoveryMethod, max_seconds: float, augment: str) -> Recovery:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from compress.catalog import ARCHITECTURES, METHODS
+from compress.catalog import ALL_METHODS, ARCHITECTURES
 from search.config import Metric, Minimise, StrategyConfig, Unit
 from search.data.declaration import Declaration
 from service import safetensors_file
@@ -47,7 +47,7 @@ def read_capabilities(settings: SettingsDep) -> CapabilitiesOut:
     return CapabilitiesOut(
         version=version("ranksearch"),
         architectures=sorted(ARCHITECTURES),
-        methods=list(METHODS),
+        methods=list(ALL_METHODS),
         objectives=list(get_args(Minimise)),
         strategies=[config().strategy for config in get_args(StrategyConfig)],
         metrics=list(get_args(Metric)),

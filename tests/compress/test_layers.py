@@ -59,7 +59,7 @@ def test_a_layer_is_open_to_the_methods_that_do_not_refuse_it(tiny):
     assert set(conv.refusals) < set(METHODS)
     assert all(conv.refusals.values())
     assert norm.shape is None
-    assert "BatchNorm2d: only convolutions and Linear" in norm.reason
+    assert "BatchNorm2d: only convolutions, Linear and recurrent layers" in norm.reason
 
 
 def test_a_layer_that_every_method_refuses_says_why():
@@ -69,6 +69,10 @@ def test_a_layer_that_every_method_refuses_says_why():
 
 
 class MyConv(nn.Conv2d):
+    pass
+
+
+class MyLSTM(nn.LSTM):
     pass
 
 
@@ -83,7 +87,7 @@ FACTORIZED = build_layer(
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.LSTM(4, 4), "LSTM: only"),
+        (MyLSTM(4, 4), "MyLSTM, a subclass of LSTM"),
         (nn.Embedding(4, 4), "Embedding: it looks rows up"),
         (MyConv(4, 4, 3), "MyConv, a subclass of Conv2d"),
         (parametrizations.weight_norm(nn.Linear(4, 4)), "computed by a parametrisation"),

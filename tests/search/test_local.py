@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from compress.load import load
+from compress.recurrent.modes import Modes
 from search import analysis, confirmation, evaluation, local
 from search import subject as subject_module
 from search.config import Augmentation, Weights
@@ -125,8 +126,11 @@ def test_weights_and_data_may_be_files(mine, run, tmp_path, monkeypatch):
     more = ["--confidence", "none", "--strategy", "vbmf", "--batch", "7", "--fold-norms"]
     more += ["--recover", "distil", "--recover-seconds", "2.5", "--augment", "flip,shift=2"]
     more += ["--minimise", "weighted", "--weight", "latency=0.75", "--weight", "macs=0.25"]
+    more += ["--method", "kcp", "--method", "svd", "--modes", "lstm.weight_hh_l0=2x4:8x4"]
     assert run(f"{mine}:make_model", *files, *crop, *more, *PROMISE)[0] == 2
     ((model, arrays, config),) = asked
+    assert config.methods == ("kcp", "svd")
+    assert config.modes_of("lstm.weight_hh_l0") == Modes((2, 4), (8, 4))
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     given = arrays.batch(torch.tensor([3]))[0]
     wanted = (torch.from_numpy(images[3]).float() / 255 - 0.5) / 2

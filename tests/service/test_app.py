@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from fastapi.testclient import TestClient
 
-from compress.catalog import ARCHITECTURES, METHODS
+from compress.catalog import ALL_METHODS, ARCHITECTURES
 from search.config import Metric, Unit
 from service.app import create_app
 from service.problems import KINDS
@@ -81,7 +81,7 @@ def test_capabilities_name_what_requests_may_say(client, settings):
     capabilities = client.get("/v1/capabilities").json()
     assert capabilities["version"] == version("ranksearch")
     assert capabilities["architectures"] == sorted(ARCHITECTURES)
-    assert capabilities["methods"] == list(METHODS)
+    assert capabilities["methods"] == list(ALL_METHODS)
     assert capabilities["strategies"] == ["estimation", "genetic", "uniform", "vbmf"]
     assert capabilities["objectives"] == ["latency", "macs", "parameters", "weighted"]
     assert capabilities["metrics"] == list(get_args(Metric))

@@ -149,6 +149,8 @@ def test_a_loss_without_its_unit_is_a_usage_error_that_says_so(run, order, max_l
         (["--minimise", "weighted"], "weighted came without weights"),
         (["--weight", "macs=1"], "choose minimise weighted"),
         (["--minimise", "weighted", "--weight", "time=1"], "'time=1' came"),
+        (["--method", "svd", "--method", "cp9"], "--method cp9 came"),
+        (["--modes", "lstm.weight_hh_l0=2x2"], "WEIGHT=INPUTS:OUTPUTS was wanted"),
         (["--recover", "distil", "--augment", "turn"], "flip, shift=PIXELS or both"),
         (["--augment", "flip"], "choose recovery distil"),
     ],
@@ -164,6 +166,7 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
     options = ["--confidence", "none", "--strategy", "genetic", "--batch", 8, "--threads", 2]
     options += ["--recover", "finetune", "--recover-seconds", 12, "--augment", "flip,shift=2"]
     options += ["--minimise", "weighted", "--weight", "latency=0.7", "--weight", "macs=0.3"]
+    options += ["--method", "kcp", "--method", "svd", "--modes", "lstm.weight_hh_l0=2x4:8x4"]
     code, out, _ = run(
         *("compress", *order[:-1], ".5%rel", "--metric", "top5", *options),
         *("--device", "cpu", "--name", "mine", "--no-wait", "--json"),
@@ -178,6 +181,8 @@ def test_an_order_arrives_as_it_was_given(url, run, order):
         "metric": "top5",
         "confidence": None,
     }
+    assert asked["methods"] == ["kcp", "svd"]
+    assert asked["modes"] == [{"weight": "lstm.weight_hh_l0", "inputs": [2, 4], "outputs": [8, 4]}]
     assert asked["search"]["strategy"] == "genetic"
     objective = asked["objective"]
     assert (objective["batch"], objective["threads"], objective["device"]) == (8, 2, "cpu")
@@ -381,6 +386,9 @@ def test_a_network_of_ones_own_stays_on_this_machine(run, monkeypatch):
     assert (read.mean, read.batch, read.strategy) == ("-0.5,0.5", 8, "estimation")
     assert read.fold_norms is False
     assert (read.minimise, read.weight) == ("latency", None)
+    run("compress", "mine:make", *options, "--method=kcp", "--modes=a=2x2:4x4")
+    read = local._parser().parse_args(asked.pop()[1])
+    assert (read.method, read.modes) == (["kcp"], ["a=2x2:4x4"])
     weights = ["--minimise=weighted", "--weight=latency=2", "--weight=macs=1"]
     run("compress", "mine:make", *options, *weights)
     read = local._parser().parse_args(asked.pop()[1])

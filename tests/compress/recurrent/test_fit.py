@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from compress.decompose.linalg import roots
 from compress.decompose.svd import ChannelSvd
 from compress.errors import CompressError, RankError, WeightsError
+from compress.metric import Metric, MetricError, ModeMoments
 from compress.recurrent.fit import fit
 from compress.recurrent.formats import FORMATS, network_of
 from compress.recurrent.modes import Modes
@@ -146,3 +147,29 @@ def test_what_does_not_fit_is_refused():
         fit("kcp", weight * torch.nan, MODES, (1, 1))
     with pytest.raises(CompressError, match="second moment"):
         fit("kcp", weight, MODES, (1, 1), torch.eye(M))
+
+
+@pytest.mark.parametrize("name", ["svd", "kcp", "tensor_train"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_outputs_that_count_more_are_nearer(name, whole):
+    """Of outputs whose importances differ, and of whose moment the diagonal may be all there is."""
+    weight, ranks = normal(0, M, N), ranks_of(name, SHORT, 3)
+    importance = torch.logspace(0, -3, M, dtype=torch.float64)[torch.randperm(M)]
+    inputs = second_moment(samples_of(N))
+    metric = Metric(inputs, importance.diag() if whole else importance)
+    errors = MetricError(weight, metric)
+    alike, weighed = (
+        errors.of(matrix_of(fit(name, weight, SHORT, ranks, norm).projection).detach())
+        for norm in (inputs, metric)
+    )
+    assert weighed < 0.8 * alike
+
+
+def test_moments_of_single_inputs_serve_too():
+    weight = normal(0, M, N)
+    moment = samples_of(N).square().mean(0)
+    coarse, whole = (
+        fit("kcp", weight, SHORT, (3, 3), metric).error
+        for metric in (Metric(ModeMoments(moment, ())), moment.diag())
+    )
+    assert coarse == pytest.approx(whole)

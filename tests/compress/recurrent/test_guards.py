@@ -4,10 +4,11 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from compress.errors import UnstableError
+from compress.plan import Choice
 from compress.recurrent.guards import check_drift, drift, finite
 from compress.recurrent.modes import Modes
 from compress.recurrent.moments import moments_of
-from compress.recurrent.surgery import Choice, factorize
+from compress.recurrent.surgery import factorize
 from tests.strategies import normal
 
 STEPS = 1000
@@ -33,8 +34,8 @@ def trained_like(kind, gain):
 
 def factorised(dense, ranks=(6, 2), gates=4):
     choices = {
-        "weight_ih_l0": Choice("kcp", Modes((2, 4), (2 * gates, 4)), ranks),
-        "weight_hh_l0": Choice("kcp", Modes((2, 4), (2 * gates, 4)), ranks),
+        "weight_ih_l0": Choice("kcp", ranks, Modes((2, 4), (2 * gates, 4))),
+        "weight_hh_l0": Choice("kcp", ranks, Modes((2, 4), (2 * gates, 4))),
     }
     layer, _ = factorize(dense, choices, moments_of(dense, [normal(1, 50, 8, 8)]))
     return layer
