@@ -195,7 +195,7 @@ class Projection(nn.Module):
         x = self.leading(x, matrices)
         in_order = self._arrange_outputs.axes is None
         if add is not None and in_order and last.ndim == 2:
-            add = add.expand(rows, self.out_features).reshape(len(x), last.shape[1])
+            add = add.expand(rows, self.out_features).reshape(x.shape[0], last.shape[1])
             return torch.addmm(add, x, last).reshape(rows, self.out_features)
         x = torch.bmm(x, last) if last.ndim > 2 else torch.mm(x, last)
         x = self._arrange_outputs(x, rows).reshape(rows, self.out_features)
