@@ -1,12 +1,13 @@
 """Recurrent layers in all formats: `make bench-recurrent`.
 
 What a product costs at the sizes of UCF11, beside tednet's layers where that package is installed,
-and how well networks of equally many parameters learn. Every training is kept in a journal, so a
-run that was stopped goes on where it was. Times are CPU seconds of one thread, or those of a GPU's
-own events.
+and how well networks of equally many parameters learn. Every race and every training is kept in a
+journal, so a run that was stopped goes on where it was. Times are CPU seconds of one thread, or
+those of a GPU's own events.
 """
 
 import argparse
+import json
 import time
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import torch
 
 from benchmarks.record import RESULTS, Record
 from benchmarks.recurrent import accuracy, cost
+from benchmarks.recurrent.journal import keep
 from benchmarks.recurrent.targets import accuracy_targets, cost_targets
 from benchmarks.recurrent.tasks import TASKS
 from benchmarks.rivals.journal import JOURNALS
@@ -38,20 +40,32 @@ def main() -> None:
 
 def _record_cost(arguments: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    started_at, begun = datetime.now(UTC), time.monotonic()
-    rows = [*cost.format_rows(device), *cost.order_rows(device)]
+    started_at = datetime.now(UTC)
+    races = [*cost.format_races(device), *cost.order_races(device)]
     if find_spec("tednet"):
-        from benchmarks.recurrent.tednet_rows import tednet_rows  # noqa: PLC0415 (an extra)
+        from benchmarks.recurrent.tednet_rows import tednet_races  # noqa: PLC0415 (an extra)
 
-        rows += tednet_rows(device)
+        races += tednet_races(device)
     else:
         print("tednet is not installed, its rows are left out", flush=True)
+    kept = arguments.journal / f"recurrent-cost-{device.type}"
+    seconds, rows = 0.0, list[cost.Row]()
+    for key, run in races:
+        file = kept / f"{key}.json"
+        if not file.exists():
+            begun = time.process_time()
+            found = run()
+            keep(file, [time.process_time() - begun, found])
+        each, found = json.loads(file.read_text())
+        print(*found, sep="\n", flush=True)
+        seconds += each
+        rows += found
     record = Record(
         command=_command("cost"),
         threads=1,
         n=cost.ROUNDS,
         started_at=started_at,
-        seconds=time.monotonic() - begun,
+        seconds=seconds,
         rows=rows,
         targets=cost_targets(rows),
         packages=("tednet",) if find_spec("tednet") else (),

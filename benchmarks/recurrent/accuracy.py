@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recurrent.journal import keep
 from benchmarks.recurrent.matching import Match, matched
 from benchmarks.recurrent.tasks import TASKS, Sequences, Task
 from benchmarks.recurrent.training import CELLS, Trained, classifier, trained
@@ -88,9 +89,7 @@ def _row(
     for seed in range(SEEDS):
         kept = journal / f"{task.name} {cell} {entry.name} {task.epochs} {seed}.json"
         if not kept.exists():
-            ended = asdict(trained(task, cell, matches, data, seed))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(ended))
+            keep(kept, asdict(trained(task, cell, matches, data, seed)))
         runs.append(Trained(**json.loads(kept.read_text())))
     found = {
         "task": task.name,

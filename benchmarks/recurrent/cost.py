@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from compress.recurrent.network import TensorNetwork
 from compress.recurrent.projection import Projection
 
 ROUNDS = 15
-ORDER_ROUNDS = 21
+FEWER_ROUNDS = 5  # where a round takes half a minute
+SHORT_ROUNDS = 11
 # Of BT-LSTM; of svd of rank 1, the least it can be; and a 64th of the dense MACs.
 FEW, MANY, MACS = 3_392, 58_624, 921_600
 # Terms and rank of KCP.
@@ -28,6 +30,8 @@ TERMS_AND_RANKS = ((1, 1), (2, 2), (4, 2), (4, 4), (1, 8), (2, 8), (9, 4), (16, 
 NEAREST = {order: Modes.of(MODES.in_features, MODES.out_features, order) for order in (2, 3, 4)}
 
 Row = dict[str, Any]
+Race = tuple[str, Callable[[], list[Row]]]
+"""A name, and what runs it."""
 Step = Callable[[nn.Module, Tensor], Call]
 
 
@@ -41,6 +45,7 @@ class Level:
     modes_name: str
     modes: Modes
     steps: int = STEPS
+    rounds: int = ROUNDS
 
 
 LEVELS = (
@@ -48,18 +53,19 @@ LEVELS = (
     Level(f"{FEW:,} parameters", FEW, parameters, "three", NEAREST[3]),
     Level(f"{FEW:,} parameters", FEW, parameters, "two", NEAREST[2]),
     Level(f"{FEW:,} parameters", FEW, parameters, "as published", MODES, MORE_STEPS),
-    Level(f"{MANY:,} parameters", MANY, parameters, "as published", MODES),
+    Level(f"{MANY:,} parameters", MANY, parameters, "as published", MODES, rounds=FEWER_ROUNDS),
     Level(f"{MACS:,} MACs", MACS, least_macs, "as published", MODES),
 )
 
 
-def format_rows(device: torch.device) -> Iterator[Row]:
+def format_races(device: torch.device) -> Iterator[Race]:
     """All formats at each level."""
     for level in LEVELS:
-        yield from _raced_at(level, device)
+        key = f"{level.budget} {level.modes_name} {level.steps}"
+        yield key, partial(_raced_at, level, device)
 
 
-def order_rows(device: torch.device) -> Iterator[Row]:
+def order_races(device: torch.device) -> Iterator[Race]:
     """The order that is found beside KCP's two algorithms, of one product with all frames."""
     for modes in (MODES, *NEAREST.values()):
         for terms, rank in TERMS_AND_RANKS:
@@ -71,7 +77,8 @@ def order_rows(device: torch.device) -> Iterator[Row]:
                 "mode by mode": mode_by_mode(modes, rank),
                 "contract, then expand": contract_then_expand(modes),
             }
-            yield _order_row(network, modes, (terms, rank), orders, device)
+            key = f"orders {modes.inputs} {terms} {rank}"
+            yield key, partial(_order_rows, network, modes, (terms, rank), orders, device)
 
 
 def forward(module: nn.Module, x: Tensor) -> Call:
@@ -114,7 +121,7 @@ def _raced_at(level: Level, device: torch.device) -> list[Row]:
     times = {}
     for what, step in (("forward", forward), ("training", backward)):
         calls = {name: step(layer.to(device), x) for name, layer in layers.items()}
-        times[what] = raced(calls, device, ROUNDS)
+        times[what] = raced(calls, device, level.rounds)
     rows = []
     for name, layer in layers.items():
         row = {
@@ -122,6 +129,7 @@ def _raced_at(level: Level, device: torch.device) -> list[Row]:
             "budget": level.budget,
             "modes": level.modes_name,
             "steps": level.steps,
+            "rounds": level.rounds,
             "format": name,
             **sizes[name],
         }
@@ -130,18 +138,17 @@ def _raced_at(level: Level, device: torch.device) -> list[Row]:
             row[f"{what}_to_dense"] = ratio(each[name], each["dense"])
         row["forward_bytes"] = peak_bytes(forward(layer, x), device)
         row["training_bytes"] = peak_bytes(backward(layer, x), device)
-        print(row, flush=True)
         rows.append(row)
     return rows
 
 
-def _order_row(
+def _order_rows(
     network: TensorNetwork,
     modes: Modes,
     ranks: tuple[int, int],
     orders: Mapping[str, Order],
     device: torch.device,
-) -> Row:
+) -> list[Row]:
     x = torch.randn(STEPS * BATCH, modes.in_features, device=device)
     held = {
         name: Projection(network.sizes, network.inputs, network.outputs, network.factors, order).to(
@@ -149,7 +156,7 @@ def _order_row(
         )
         for name, order in orders.items()
     }
-    times = raced({name: forward(p, x) for name, p in held.items()}, device, ORDER_ROUNDS)
+    times = raced({name: forward(p, x) for name, p in held.items()}, device, SHORT_ROUNDS)
     row: Row = {
         "kind": "orders",
         "modes": modes.inputs,
@@ -162,5 +169,4 @@ def _order_row(
         row[name] = figures | {"ms": spread(times[name])}
     others = [name for name in orders if name != "found"]
     row["to_better"] = max(ratio(times["found"], times[name]) for name in others)
-    print(row, flush=True)
-    return row
+    return [row]

@@ -1,12 +1,13 @@
 """tednet's LSTMs raced against the same networks of ours, and against KCP of as many parameters."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.recurrent.cost import ROUNDS, Row, backward, forward
+from benchmarks.recurrent.cost import SHORT_ROUNDS, Race, Row, backward, forward
 from benchmarks.recurrent.matching import matched
 from benchmarks.recurrent.tednet_layers import GATES, Layer, difference, layers
 from benchmarks.recurrent.timing import Call, raced, ratio, spread
@@ -19,31 +20,34 @@ from compress.recurrent.modes import Modes
 KCP_MODES = {"UCF11": MODES, "its own": Modes((64, 32), (GATES * 32, 64))}
 
 
-def tednet_rows(device: torch.device) -> Iterator[Row]:
+def tednet_races(device: torch.device) -> Iterator[Race]:
     """One for each of its layers, dropout off."""
     for layer in layers():
-        theirs, ours = (each.to(device) for each in layer.both())
-        x = torch.randn(STEPS, BATCH, layer.input_size, device=device)
-        state = (torch.zeros(BATCH, layer.hidden_size, device=device),) * 2
-        networks: dict[str, nn.Module] = {"tednet": _Started(theirs, state), "ours": ours}
-        with torch.inference_mode():
-            found = difference(networks["tednet"](x)[0], ours(x)[0])
-        networks["kcp"] = _kcp(layer).to(device)
-        row: Row = {
-            "kind": "tednet",
-            "format": layer.format,
-            "setting": layer.setting,
-            "parameters": layer.network.parameters,
-            "difference": found,
-        }
-        for what, step in (("forward", forward), ("training", backward)):
-            calls: dict[str, Call] = {name: step(one, x) for name, one in networks.items()}
-            times = raced(calls, device, ROUNDS)
-            row[f"{what}_ms"] = {name: spread(each) for name, each in times.items()}
-            for name in ("ours", "kcp"):
-                row[f"{what}_faster_{name}"] = ratio(times["tednet"], times[name])
-        print(row, flush=True)
-        yield row
+        yield f"tednet {layer.format} {layer.setting}", partial(_raced, layer, device)
+
+
+def _raced(layer: Layer, device: torch.device) -> list[Row]:
+    theirs, ours = (each.to(device) for each in layer.both())
+    x = torch.randn(STEPS, BATCH, layer.input_size, device=device)
+    state = (torch.zeros(BATCH, layer.hidden_size, device=device),) * 2
+    networks: dict[str, nn.Module] = {"tednet": _Started(theirs, state), "ours": ours}
+    with torch.inference_mode():
+        found = difference(networks["tednet"](x)[0], ours(x)[0])
+    networks["kcp"] = _kcp(layer).to(device)
+    row: Row = {
+        "kind": "tednet",
+        "format": layer.format,
+        "setting": layer.setting,
+        "parameters": layer.network.parameters,
+        "difference": found,
+    }
+    for what, step in (("forward", forward), ("training", backward)):
+        calls: dict[str, Call] = {name: step(one, x) for name, one in networks.items()}
+        times = raced(calls, device, SHORT_ROUNDS)
+        row[f"{what}_ms"] = {name: spread(each) for name, each in times.items()}
+        for name in ("ours", "kcp"):
+            row[f"{what}_faster_{name}"] = ratio(times["tednet"], times[name])
+    return [row]
 
 
 class _Started(nn.Module):
