@@ -92,9 +92,12 @@ def test_of_equally_many_macs_the_inputs_are_not_copied():
     assert copied(network, order) < 240**2 <= copied(network, from_the_front)
 
 
-def test_copies_are_those_that_the_products_make():
-    network = _network(Modes((3, 5), (2, 7)), 2, 2)
-    for order in permutations([("in_1",), ("in_2",), ("out_1",), ("out_2",)]):
+@pytest.mark.parametrize(
+    ("name", "ranks"), [("kcp", (2, 2)), ("cp", (3,)), ("tensor_ring", (2,) * 4)]
+)
+def test_copies_are_those_that_the_products_make(name, ranks):
+    network = network_of(name, Modes((3, 5), (2, 7)), ranks)
+    for order in permutations((factor,) for factor in network.factors):
         projection = Projection(
             network.sizes, network.inputs, network.outputs, network.factors, order
         )
@@ -105,6 +108,13 @@ def test_of_many_factors_an_order_is_found_too():
     network = network_of("tensor_ring", Modes((2,) * 8, (2,) * 8), (2,) * 16)
     order = best_order(network)
     assert macs(network, order) < 2**16
+
+
+def test_a_set_of_many_factors_is_not_given_up_for_the_copies_of_another():
+    of = Modes.of(57_600, 1024, 5)
+    network = network_of("tucker", of, FORMATS["tucker"].uniform(of, 5))
+    inputs, outputs = ([(f"factor_{side}{i}",) for i in range(5, 0, -1)] for side in ("n", "m"))
+    assert cost(network, best_order(network)) <= cost(network, [*inputs, ("core",), *outputs])
 
 
 def _copied_by(projection):
