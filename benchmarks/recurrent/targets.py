@@ -47,7 +47,7 @@ def cost_targets(rows: Sequence[Row]) -> list[Target]:
     for setting in ("its own", "UCF11"):
         of_setting = [r for r in rows if r["kind"] == "tednet" and r["setting"] == setting]
         for name in ("ours", "kcp"):
-            for what in ("forward", "training"):
+            for what in ("product", "forward", "training"):
                 least = min((row[f"{what}_faster_{name}"] for row in of_setting), default=None)
                 told = "the same network of ours" if name == "ours" else "KCP"
                 found.append(

@@ -41,8 +41,17 @@ def _raced(layer: Layer, device: torch.device) -> list[Row]:
         "parameters": layer.network.parameters,
         "difference": found,
     }
-    for what, step in (("forward", forward), ("training", backward)):
-        calls: dict[str, Call] = {name: step(one, x) for name, one in networks.items()}
+    products: dict[str, nn.Module] = {
+        "tednet": _StepByStep(theirs.get_submodule("cell.weight_ih")),
+        "ours": ours.get_submodule("weight_ih_l0"),
+        "kcp": networks["kcp"].get_submodule("weight_ih_l0"),
+    }
+    for what, step, modules in (
+        ("product", forward, products),
+        ("forward", forward, networks),
+        ("training", backward, networks),
+    ):
+        calls: dict[str, Call] = {name: step(one, x) for name, one in modules.items()}
         times = raced(calls, device, SHORT_ROUNDS)
         row[f"{what}_ms"] = {name: spread(each) for name, each in times.items()}
         for name in ("ours", "kcp"):
@@ -59,6 +68,17 @@ class _Started(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.layer(x, self._state)
+
+
+class _StepByStep(nn.Module):
+    """tednet's product of the inputs, as its layer calls it."""
+
+    def __init__(self, product: nn.Module) -> None:
+        super().__init__()
+        self.product = product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.product(inputs) for inputs in x.unbind(0)])
 
 
 def _kcp(layer: Layer) -> LSTM:
