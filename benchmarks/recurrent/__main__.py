@@ -20,6 +20,7 @@ from benchmarks.recurrent import accuracy, cost
 from benchmarks.recurrent.journal import keep
 from benchmarks.recurrent.targets import accuracy_targets, cost_targets
 from benchmarks.recurrent.tasks import TASKS
+from benchmarks.recurrent.training import CELLS
 from benchmarks.rivals.journal import JOURNALS
 from compress.load import keep_freed_memory
 from service.settings import Settings
@@ -76,9 +77,12 @@ def _record_cost(arguments: argparse.Namespace) -> None:
 def _record_accuracy(arguments: argparse.Namespace) -> None:
     started_at = datetime.now(UTC)
     root = Settings.from_environment().data_root
-    rows = list(accuracy.rows(root, arguments.journal / "recurrent", arguments.tasks))
+    journal = arguments.journal / "recurrent"
+    rows = list(accuracy.rows(root, journal, arguments.tasks, arguments.cells))
     record = Record(
-        command=_command("accuracy"),
+        command=_command(
+            f"accuracy --tasks {' '.join(arguments.tasks)} --cells {' '.join(arguments.cells)}"
+        ),
         threads=1,
         n=accuracy.SEEDS,
         started_at=started_at,
@@ -105,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     names = [task.name for task in TASKS]
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tasks", nargs="+", choices=names, default=names)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=tuple(CELLS))
     parser.add_argument("--journal", type=Path, default=JOURNALS, help="folder of trainings")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser.parse_args()

@@ -50,12 +50,14 @@ ENTRIES = (
 )
 
 
-def rows(data_root: Path, journal: Path, names: Sequence[str]) -> Iterator[Row]:
-    """Of the tasks of these names, each in every cell and format; what ran before is read."""
+def rows(
+    data_root: Path, journal: Path, names: Sequence[str], cells: Sequence[str] = tuple(CELLS)
+) -> Iterator[Row]:
+    """Of the tasks of these names, in these cells and every format; what ran before is read."""
     for task in TASKS:
         if task.name in names:
             data = task.load(data_root)
-            for cell in task.cells:
+            for cell in (each for each in task.cells if each in cells):
                 met = list[dict[str, Match]]()
                 for entry in ENTRIES:
                     matches = matches_of(task, cell, data[0].x.shape[-1], entry)
