@@ -58,6 +58,9 @@ bench-rivals: rivals ## ours and others' ways to choose ranks, on the same netwo
 bench-paper: rivals ## the tables of Song et al. 2021, ours, and two networks of today: hours
 	@$(BIN)/python -m benchmarks.paper $(ARGUMENTS)
 
+bench-recurrent: rivals ## recurrent layers in all formats: what they cost, and how they learn
+	@$(BIN)/python -m benchmarks.recurrent $(ARGUMENTS)
+
 bench-noise: install ## identical networks raced against each other
 	@$(BIN)/python -m benchmarks.noise $(ARGUMENTS)
 
@@ -72,4 +75,4 @@ bench-sequences: install ## LSTMs through a service of their own, judged with to
 	@$(BIN)/python -m benchmarks.sequences $(ARGUMENTS)
 
 .PHONY: help install lock demo test check format results rivals bench-formats bench-noise \
-	bench-paper bench-promise bench-rivals bench-sequences
+	bench-paper bench-promise bench-recurrent bench-rivals bench-sequences

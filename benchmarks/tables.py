@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import decompose_tables
 from benchmarks.paper import tables as paper_tables
 from benchmarks.record import RESULTS, ROOT
+from benchmarks.recurrent import tables as recurrent_tables
 from benchmarks.rivals import tables as rivals_tables
 
 Tables = list[tuple[tuple[str, ...], list[tuple[str, ...]]]]
@@ -38,6 +39,7 @@ DEMO_HEADINGS = (
 REPEATED = {
     "noise": "races of each row",
     "promise": "searches of each row, fewer where they are genetic",
+    "recurrent-accuracy": "seeds",
     "rivals-": "runs of what draws by chance",
 }
 ROUNDS = "interleaved rounds"
@@ -46,6 +48,8 @@ ROUNDS = "interleaved rounds"
 TABLES: dict[str, Callable[[list[dict[str, Any]]], Tables]] = {
     "decompose": decompose_tables.tables,
     "paper-": paper_tables.tables,
+    "recurrent-accuracy": recurrent_tables.accuracy_tables,
+    "recurrent-cost": recurrent_tables.cost_tables,
     "rivals-": rivals_tables.tables,
 }
 

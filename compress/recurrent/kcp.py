@@ -2,7 +2,7 @@
 
 W = sum over k of (A_k1 B_k1ᵀ) x ... x (A_kd B_kdᵀ), with A_ki (m_i, R) and B_ki (n_i, R): Wang et
 al., "Kronecker CP Decomposition with Fast Multiplication for Compressing RNNs", 2021. Both are
-orders among which `best_order` chooses: it is never worse than the better of them, and may mix
+orders among which `best_order` chooses: it never costs more than the better of them, and may mix
 them. All terms are one batched product in either.
 """
 
