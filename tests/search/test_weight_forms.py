@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.layers import inspect
 from compress.load import load
 from compress.plan import Choice, Plan
 from compress.recurrent.layer import Recurrent
@@ -27,6 +28,7 @@ from search.config import (
 from search.containment import contains
 from search.data.arrays import Arrays
 from search.evaluation import AnswerError, loss_on
+from search.inspection import text
 from search.recovery.unchanged import unchanged
 from search.run import search_ranks
 from search.subject import Subject
@@ -317,3 +319,9 @@ def test_answers_that_are_not_finite_name_the_layer():
         model.lstm.weight_hh_l0.in_factor.fill_(torch.nan)
     with pytest.raises(AnswerError, match=r"lstm puts out NaN.* first at step"):
         loss_on(subject.search, model, BUDGET)
+
+
+def test_inspection_names_the_methods_of_a_weight():
+    lines = [*text(inspect(mixed()), 1)]
+    (line,) = [line for line in lines if line.startswith("lstm.weight_hh_l0")]
+    assert "LSTM weight 32 -> 128  svd kcp kronecker" in line
