@@ -136,11 +136,9 @@ def _mnist() -> Iterator[Entry]:
     yield _ours(0.35, BEST, search=GeneticConfig())
     yield from (_ours(max_loss, BEST, TRAINED) for max_loss in (0.05, 0.1, 0.35, 0.5))
     yield _ours(0.35, LARGE, TRAINED)
-    yield from (_wide(_ours(max_loss, BEST, TRAINED)) for max_loss in (0.35, 0.5, 0.1, 0.05))
+    yield _wide(_ours(0.35, BEST, TRAINED))
     yield _wide(_ours(0.35, BEST))
-    yield _wide(_ours(0.35, LARGE))
     yield _wide(_ours(0.35, BEST, TRAINED), ("conv1", "conv2", "hidden", "classify"))
-    yield _wide(_ours(0.35, BEST), ("conv1", "conv2", "hidden", "classify"))
 
 
 def _cifar() -> Iterator[Entry]:
@@ -151,9 +149,8 @@ def _cifar() -> Iterator[Entry]:
     yield from (_ours(max_loss, BEST, TRAINED) for max_loss in (0.5, 1.0))
     yield _ours(1.0, LARGE, TRAINED)
     yield _ours(1.0, BEST, LONGER)
-    yield from (_wide(_ours(max_loss, BEST)) for max_loss in (1.0, 5.13))
-    yield from (_wide(_ours(max_loss, BEST, TRAINED)) for max_loss in (1.0, 0.5))
-    yield _wide(_ours(1.0, BEST), ("conv1", "conv2", "hidden", "narrow", "classify"))
+    yield _wide(_ours(1.0, BEST, TRAINED))
+    yield _wide(_ours(1.0, BEST))
     yield _wide(_ours(1.0, BEST, TRAINED), ("conv1", "conv2", "hidden", "narrow", "classify"))
 
 
@@ -161,7 +158,7 @@ def _modern() -> Iterator[Entry]:
     """Without training at half a point, one and two; with it at none and half a point."""
     yield from (_ours(max_loss, BEST) for max_loss in (0.5, 1.0, 2.0))
     yield from (_ours(max_loss, BEST, TRAINED) for max_loss in (0.0, 0.5))
-    yield from (_wide(_ours(max_loss, BEST)) for max_loss in (0.5, 1.0))
+    yield _wide(_ours(0.5, BEST))
 
 
 _ENTRIES: dict[str, Callable[[], Iterator[Entry]]] = {
