@@ -18,6 +18,9 @@ NARROW = 0.01
 GAIN = 0.001
 # An evaluation has paid if it leaves at most this much of the bracket, else bisection is next.
 PAID = 0.6
+# Of the predicted loss: as near is near enough to know of widths what they give.
+NEAR = 2.0
+DEARER = 1.25  # than the best, by prediction: widths are still worth an evaluation
 # Exponents of the power law from predicted to measured loss that two noisy points may show.
 EXPONENTS = (0.5, 4.0)
 
@@ -39,7 +42,7 @@ class EstimationSearch:
     def ask(self) -> list[Point]:
         if not self._front or len(self._told) >= self._max_evaluations:
             return []
-        point = self._on_front() or self._swap()
+        point = self._on_front() or self._swap() or self._elsewhere()
         return [point] if point else []
 
     def tell(self, candidates: list[Candidate]) -> None:
@@ -108,6 +111,44 @@ class EstimationSearch:
         predicted, used = min(logs, key=lambda log: abs(log[1]))
         return math.exp(predicted - used / exponent)
 
+    def _limits(self, base: Candidate) -> tuple[float, float]:
+        """The predicted loss at which the budget is used up, and the least that was refused."""
+        loss = self._table.loss(base.point)
+        beyond = [c for c in self._told if not c.costs.is_feasible]
+        beyond = [c for c in beyond if self._table.loss(c.point) > loss]
+        high = min(beyond, key=lambda c: self._table.loss(c.point), default=None)
+        refused = self._table.loss(high.point) if high else math.inf
+        return self._crossing(base, high) or refused, refused
+
+    def _elsewhere(self) -> Point | None:
+        """At widths of which nothing near the limit is known, what they give within it.
+
+        Between two widths a predicted cost says less than between two choices of a layer, so one
+        that is predicted to be a little dearer is asked for too.
+        """
+        base = best(self._told)
+        if base is None:
+            return None
+        limit, _ = self._limits(base)
+        points = {
+            self._table.cost(point): point
+            for point in self._table.elsewhere(base.point, limit)
+            if not self._is_known(point, limit)
+        }
+        cost = min(points, default=math.inf)
+        return points[cost] if cost <= DEARER * self._table.cost(base.point) else None
+
+    def _is_known(self, point: Point, limit: float) -> bool:
+        """Whether its widths kept the budget near the limit, or broke it with no more predicted."""
+        for candidate in self._told:
+            if self._table.width_of(candidate.point) == self._table.width_of(point):
+                loss = self._table.loss(candidate.point)
+                if candidate.costs.is_feasible and loss >= limit / NEAR:
+                    return True
+                if not candidate.costs.is_feasible and loss <= self._table.loss(point):
+                    return True
+        return False
+
     def _swap(self) -> Point | None:
         """The cheapest candidate with another choice in one layer, predicted to be cheaper yet.
 
@@ -117,11 +158,7 @@ class EstimationSearch:
         if base is None or scale <= 0:
             return None
         loss = self._table.loss(base.point)
-        beyond = [c for c in self._told if not c.costs.is_feasible]
-        beyond = [c for c in beyond if self._table.loss(c.point) > loss]
-        high = min(beyond, key=lambda c: self._table.loss(c.point), default=None)
-        refused = self._table.loss(high.point) if high else math.inf
-        limit = self._crossing(base, high) or refused
+        limit, refused = self._limits(base)
         least = GAIN / scale
         told = {candidate.point for candidate in self._told}
         swaps: list[tuple[float, float, Point]] = []

@@ -63,6 +63,16 @@ class JointTable:
         table, choices = self.of(point)
         return table.plan(choices)
 
+    def width_of(self, point: Point) -> int:
+        """The number of the widths that a point has."""
+        return point[0]
+
+    def elsewhere(self, point: Point, loss: float) -> Iterator[Point]:
+        """Of every other width the cheapest point within a predicted loss."""
+        for number, table in enumerate(self.tables):
+            if number != point[0] and table.start.loss <= loss:
+                yield (number, *knapsack.cheapest(table, knapsack.front(table), loss))
+
     def swaps(self, point: Point) -> Iterator[tuple[Point, float, float]]:
         """As `ChoiceTable.swaps`, at the same widths."""
         table, choices = self.of(point)

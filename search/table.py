@@ -105,6 +105,14 @@ class ChoiceTable:
         """The table of layers that a point chooses from, and the choices."""
         return self, point
 
+    def width_of(self, point: Point) -> int:  # noqa: ARG002, as of a table of several
+        """The number of the widths that a point has: there is one alone."""
+        return 0
+
+    def elsewhere(self, point: Point, loss: float) -> Iterator[Point]:  # noqa: ARG002
+        """Of every other width the cheapest point within a predicted loss: there is none."""
+        return iter(())
+
     def swaps(self, point: Point) -> Iterator[tuple[Point, float, float]]:
         """Points with another choice in one layer, what each saves of the cost, and loses more."""
         for i, held in enumerate(self.rows(point)):
