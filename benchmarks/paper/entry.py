@@ -152,7 +152,6 @@ def _cifar() -> Iterator[Entry]:
     yield _wide(_ours(1.0, BEST, TRAINED))
     yield _wide(_ours(1.0, BEST))
     yield _wide(_ours(1.0, BEST, TRAINED), ("conv1", "conv2", "hidden", "narrow", "classify"))
-    yield _wide(_ours(1.0, BEST, LONGER))
 
 
 def _modern() -> Iterator[Entry]:
