@@ -1,7 +1,7 @@
 """Networks that are nothing but their answers, of which the true loss is known."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +97,10 @@ class World:
         self.runtime = Eager()
         self.baseline = SimpleNamespace(layout="contiguous")
         self.factors = SimpleNamespace(collect=lambda _: None, known=lambda *_: True)
+
+    def narrowed(self, widths: Mapping[str, int]) -> "World":  # noqa: ARG002, there are none
+        """The same at other widths."""
+        return self
 
     def true_loss(self, point: Point) -> float:
         """What a candidate really loses, in the unit of `Setting.allowed`."""

@@ -114,6 +114,7 @@ def document(**changes):
         "search_seconds": 12.3,
         "samples_saved": 0.25,
         "surrogate": {"candidates": 7, "loss": 0.9, "latency": None},
+        "widths": None,
         "limit": {"speedup": 8.0, "achieved": 0.75},
     }
     return found | changes
@@ -335,3 +336,16 @@ def test_the_front_is_a_table_with_dense_and_what_the_budget_forbids():
     assert "| 0 | yes | 100.0 % | 1.00 | 100.0 % | 100.0 % |" in text
     assert "| 0.75 | no | 25.0 % | 4.00 | 12.5 % | 37.5 % |" in text
     assert "no other beats in loss and time" in text
+
+
+def test_widths_are_told_group_by_group_with_what_stays_whole():
+    widths = {
+        "tried": 3,
+        "groups": [{"name": "conv1", "reader": "conv2", "channels": 32, "kept": 12}],
+        "kept_whole": {"classify": "its outputs are the network's answers"},
+    }
+    report = markdown(document() | {"widths": widths})
+    assert "| conv1 | 32 | 12 |" in report
+    assert "tried at 3 widths" in report
+    assert "- classify: its outputs are the network's answers" in report
+    assert "## Widths" not in markdown(document())

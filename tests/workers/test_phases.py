@@ -267,7 +267,7 @@ def test_what_looked_faster_and_is_not_confirmed_is_no_longer_the_best(house, mo
 def test_a_later_job_takes_the_table_of_an_earlier_one(house, monkeypatch):
     first, second = (house.submit(order(), name=name) for name in ("first", "second"))
     house.carry_out()
-    monkeypatch.setattr(phases, "analyse", None)  # calling it would fail
+    monkeypatch.setattr(phases, "analyse_all", None)  # calling it would fail
     house.carry_out()
     one, other = (read(house.sessions, job_id) for job_id in (first, second))
     assert other.state is JobState.SUCCEEDED
