@@ -103,7 +103,7 @@ def test_a_narrowed_network_keeps_the_promise_and_is_told_of(result):
     kept = {group["name"]: group["kept"] for group in told["groups"]}
     for name, width in found.plan.widths.items():
         assert kept[name] == width
-        assert found.model.get_submodule(name) is not None
+        assert found.model.get_submodule(name).out_channels == width
     assert told["tried"] == len(result.table.tables) > 2
     assert json.loads(json.dumps(result.evidence, allow_nan=False))
     report = markdown(result.evidence)
@@ -112,8 +112,11 @@ def test_a_narrowed_network_keeps_the_promise_and_is_told_of(result):
 
 
 def test_parameters_and_macs_are_those_of_the_network(result):
-    model, measured = result.confirmation.model, result.confirmation.measured
-    assert measured["parameters"] == sum(weight.numel() for weight in model.parameters())
+    found = result.confirmation
+    parameters = sum(weight.numel() for weight in found.model.parameters())
+    assert found.measured["parameters"] == parameters
+    assert not found.plan.choices  # else its stages would have to be counted
+    assert found.measured["macs"] == macs_of(found.model, result.subject.example)
 
 
 def test_every_table_starts_from_a_network_that_was_measured(result):
