@@ -156,12 +156,13 @@ def confirm(
             "the timing, so the dense network stays.",
             tested,
         )
+    chosen, choices = table.of(winner.point)
     measured = {
         "loss": shown_loss(budget, winner.loss, allowed),
         "recovery": shown_recovery(subject, subject.confirmation, winner.plan),
         "cost": cost.median,
-        "parameters": table.parameters(winner.point),
-        "macs": table.macs(winner.point),
+        "parameters": chosen.parameters(choices),
+        "macs": chosen.macs(choices),
         **shown_race(timed, name),
     }
     nearest = None
@@ -185,8 +186,9 @@ def confirm(
 
 def _raced(table: Table, point: Point, time: Ratio) -> Ratio:
     """The cost of a point, with the interval that its time leaves open."""
-    others = table.mac_share(point), table.parameter_share(point)
-    return Ratio(*(table.weights.cost(t, *others) for t in (time.median, time.low, time.high)))
+    chosen, choices = table.of(point)
+    others = chosen.mac_share(choices), chosen.parameter_share(choices)
+    return Ratio(*(chosen.weights.cost(t, *others) for t in (time.median, time.low, time.high)))
 
 
 def _test(

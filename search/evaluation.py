@@ -116,22 +116,23 @@ class Evaluator:
 
     def _measure(self, point: Point, plan: Plan) -> tuple[Costs, dict[str, Any]]:
         subject, budget = self._subject, self._budget
+        table, choices = self._table.of(point)
         model = subject.assemble(plan, self._report, left=self._left)
         costs, loss, timed = judged(
             subject,
             model,
             budget,
-            self._table.weights,
-            parameter_share=self._table.parameter_share(point),
-            mac_share=self._table.mac_share(point),
+            table.weights,
+            parameter_share=table.parameter_share(choices),
+            mac_share=table.mac_share(choices),
         )
         allowed = allowed_on(subject.search, budget)
         measured = {
             "loss": shown_loss(budget, loss, allowed),
             "recovery": shown_recovery(subject, subject.search, plan, stop_early=True),
             "cost": costs.cost,
-            "parameters": self._table.parameters(point),
-            "macs": self._table.macs(point),
+            "parameters": table.parameters(choices),
+            "macs": table.macs(choices),
             **shown_race(timed, "candidate"),
         }
         return costs, measured

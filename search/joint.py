@@ -50,11 +50,6 @@ class JointTable:
         return self.tables[0].weights
 
     @property
-    def dense_latency_ms(self) -> float:
-        """Median of the whole dense network."""
-        return self.tables[0].dense_latency_ms
-
-    @property
     def dense_point(self) -> Point:
         return (0, *self.tables[0].dense_point)
 
@@ -79,10 +74,6 @@ class JointTable:
         for swapped, saved, lost in table.swaps(choices):
             yield (point[0], *swapped), saved, lost
 
-    def latency_ms(self, point: Point) -> float:
-        table, choices = self.of(point)
-        return table.latency_ms(choices)
-
     def cost(self, point: Point) -> float:
         table, choices = self.of(point)
         return table.cost(choices)
@@ -90,22 +81,6 @@ class JointTable:
     def loss(self, point: Point) -> float:
         table, choices = self.of(point)
         return table.loss(choices)
-
-    def parameters(self, point: Point) -> int:
-        table, choices = self.of(point)
-        return table.parameters(choices)
-
-    def macs(self, point: Point) -> int:
-        table, choices = self.of(point)
-        return table.macs(choices)
-
-    def parameter_share(self, point: Point) -> float:
-        table, choices = self.of(point)
-        return table.parameter_share(choices)
-
-    def mac_share(self, point: Point) -> float:
-        table, choices = self.of(point)
-        return table.mac_share(choices)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -3,7 +3,6 @@
 import copy
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
@@ -24,42 +23,25 @@ from compress.shape import LayerShape, WeightShape
 from compress.simplify import Simplification, simplify_
 from compress.surgery import factorized, with_projections
 from compress.widths.narrower import Narrower
+from search.baseline import Baseline, macs_of
 from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
 from search.data.arrays import Arrays
-from search.errors import DeviceError
+from search.devices import find_device
 from search.factors import Factors
 from search.keeping import Kept
-from search.measurement import Timing, race
+from search.measurement import race
 from search.metrics import Metrics, likelihood
 from search.progress import Left, Report, endless, silent
 from search.recovery.material import Material, check_recovery
 from search.recovery.recovery import Recovered, recover_
 from search.runtimes.registry import runtime_of
-from search.runtimes.runtime import Layout, Runtime
+from search.runtimes.runtime import Runtime
 from search.samples import Samples, check_answers
 from search.splits import make_splits
 
 CALIBRATION_BATCH = 64
 REPAIR_BATCHES = 4  # of calibration images: repair is part of every evaluation
 KEPT_BYTES = 2**30  # of recovered networks, which are judged again at the end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """The dense network on this device: what every candidate is compared with."""
-
-    metric: str
-    value: float
-    """On the search split, in the numbers a person reads: percent where counted."""
-    samples: int
-    latency_ms: Timing
-    layout: Layout
-    parameters: int
-    macs: int
-    """Multiply-adds of one input in convolutions, linear and recurrent layers."""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Subject:
@@ -354,7 +336,7 @@ class Subject:
             latency_ms=timed.timings["dense"],
             layout=timed.layouts["dense"],
             parameters=self.parameters,
-            macs=macs_of(self.dense, self.example),
+            macs=macs_of(self.layers, self.traces),
         )
 
 
@@ -366,29 +348,3 @@ class _Known:
 
     def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:  # noqa: ARG002, of one choice
         return self._factors
-
-
-def macs_of(model: nn.Module, example: Tensor) -> int:
-    """Multiply-adds of one input in the layers of a dense network that could be factorised."""
-    traces = trace(opened(model), example)
-    return sum(
-        report.shape.macs(traces[report.name].input_size) * traces[report.name].calls
-        for report in inspect(model)
-        if report.shape is not None and report.name in traces
-    )
-
-
-def find_device(name: str, runtime: str = "eager") -> torch.device:
-    """The device by its name in the objective.
-
-    auto is cuda where there is one and the runtime can use it.
-
-    Raises:
-        DeviceError: cuda was asked for and there is none.
-    """
-    if name == "auto":
-        fits = runtime not in GRAPH_RUNTIMES and torch.cuda.is_available()
-        return torch.device("cuda" if fits else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device cuda came, this machine has no usable GPU: choose cpu or auto")
-    return torch.device(name)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from scipy.stats import spearmanr
 
 from search.joint import Table
-from search.strategy import Candidate
+from search.strategy import Candidate, Point
 from search.table import ChoiceTable
 
 FEWEST: Final = 3  # candidates of which an order says anything
@@ -25,7 +25,7 @@ def surrogate(table: Table, candidates: Sequence[Candidate]) -> dict[str, Any]:
         "candidates": len(known),
         "loss": _spearman([table.loss(c.point) for c in known], [c.costs.loss for c in known]),
         "latency": _spearman(
-            [table.latency_ms(c.point) for c in known], [c.costs.time_share for c in known]
+            [_latency_ms(table, c.point) for c in known], [c.costs.time_share for c in known]
         ),
     }
 
@@ -47,6 +47,11 @@ def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
         "speedup": table.dense_latency_ms / free if free > 0 else None,
         "achieved": min((1 - 1 / speedup) / open_share, 1.0) if open_share > 0 else None,
     }
+
+
+def _latency_ms(table: Table, point: Point) -> float:
+    chosen, choices = table.of(point)
+    return chosen.latency_ms(choices)
 
 
 def _spearman(predicted: Sequence[float], measured: Sequence[float]) -> float | None:

@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.calibration import evaluating
+from compress.calibration import evaluating, trace
 from compress.gradients import Likelihood
+from compress.layers import inspect
 from compress.plan import Choice
+from compress.recurrent.opened import opened
 from search.analysis import analyse, empty_table
+from search.baseline import macs_of
 from search.config import SearchConfig
 from search.joint import JointTable, Table
 from search.knapsack import front
@@ -25,7 +28,7 @@ from search.measurement import race
 from search.metrics import likelihood
 from search.progress import Report
 from search.strategy import Point
-from search.subject import Subject, macs_of
+from search.subject import Subject
 from search.table import ChoiceRow, ChoiceTable, LayerRow, Start
 
 SHARES: Final = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)  # of a group's channels that are kept
@@ -173,7 +176,8 @@ class _Trial:
                 self._distance(network(batch).double(), wanted.double())
                 for batch, wanted in zip(subject.calibration, self._answers, strict=True)
             ]
-        macs, baseline = macs_of(network, subject.example), subject.baseline
+        traces = trace(opened(network), subject.example)
+        macs, baseline = macs_of(inspect(network), traces), subject.baseline
         return Start(
             widths=dict(widths),
             loss=float(torch.cat(lost).mean().clamp_min(0.0)),  # round-off; NaN stays

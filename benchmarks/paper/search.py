@@ -34,10 +34,11 @@ def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[R
     points = Points(subject, table, Journal(journal))
     ended = run(entry.strategy(table), points, entry.max_evaluations)
     confirmation = confirm(subject, table, config, ended.candidates)
+    chosen, choices = table.of(confirmation.point)
     found = Delivered(
         model=confirmation.model,
-        parameters=table.parameters(confirmation.point),
-        macs=table.macs(confirmation.point),
+        parameters=chosen.parameters(choices),
+        macs=chosen.macs(choices),
         evaluations=len(ended.candidates),
         seconds=time.monotonic() - begun,
         plan=str(confirmation.plan),

@@ -21,6 +21,7 @@ from search import analysis, confirmation, evaluation, measurement
 from search import subject as subject_module
 from search.config import Budget, ConfigError, EstimationConfig, Objective, SearchConfig
 from search.data.arrays import Arrays
+from search.devices import find_device
 from search.errors import DeviceError
 from search.measurement import circumstances, race, time_layers
 from search.run import search_ranks
@@ -30,7 +31,7 @@ from search.runtimes.eager import Eager
 from search.runtimes.graphs import Graphs
 from search.runtimes.onnx import OnnxRuntime
 from search.runtimes.registry import runtime_of
-from search.subject import Subject, find_device
+from search.subject import Subject
 from tests.search.subjects import SMALL_ARCHITECTURE, small, weighed_layers, weighed_race
 
 PLAN = Plan({"conv2": Choice("svd", (4,)), "classify": Choice("svd", (3,))})

@@ -22,8 +22,9 @@ from search.config import (
     SearchConfig,
 )
 from search.data.arrays import Arrays
+from search.devices import find_device
 from search.errors import DataError, DeviceError
-from search.subject import Subject, find_device
+from search.subject import Subject
 from tests.search.subjects import small, told_race
 
 TRAIN = Choice("tensor_train", (8, 8, 8))  # which does not know its error

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calibration import trace
+from compress.layers import inspect
 from compress.load import build_sequential, load
 from compress.plan import Choice, Plan
 from compress.widths.narrowing import is_narrowed
 from search import analysis, confirmation, evaluation, widths
 from search import subject as subject_module
+from search.baseline import macs_of
 from search.conditions import analysis_condition
 from search.config import (
     Budget,
@@ -27,7 +30,7 @@ from search.joint import JointTable, read_table
 from search.recovery.recovery import Recovered
 from search.report import markdown
 from search.run import search_ranks
-from search.subject import Subject, macs_of
+from search.subject import Subject
 from search.widths import analyse_all, scaled, widths_of
 from tests.search.subjects import SMALL_ARCHITECTURE, SMALL_ROWS, weighed_layers, weighed_race
 from tests.search.tables import layer, row, table
@@ -45,6 +48,10 @@ def order(**more):
     given = {"search": EstimationConfig(max_evaluations=6), "widths": True, **more}
     budget = given.pop("budget", Budget(max_loss=20, unit="points", metric="agreement"))
     return SearchConfig(budget=budget, objective=Objective(device="cpu"), **given)
+
+
+def macs(model, example):
+    return macs_of(inspect(model), trace(model, example))
 
 
 def images():
@@ -116,7 +123,7 @@ def test_parameters_and_macs_are_those_of_the_network(result):
     parameters = sum(weight.numel() for weight in found.model.parameters())
     assert found.measured["parameters"] == parameters
     assert not found.plan.choices  # else its stages would have to be counted
-    assert found.measured["macs"] == macs_of(found.model, result.subject.example)
+    assert found.measured["macs"] == macs(found.model, result.subject.example)
 
 
 def test_every_table_starts_from_a_network_that_was_measured(result):
@@ -126,7 +133,7 @@ def test_every_table_starts_from_a_network_that_was_measured(result):
     for start in starts[1:]:
         narrow = subject.narrowed(start.widths).dense
         assert start.parameters == sum(weight.numel() for weight in narrow.parameters())
-        assert start.macs == macs_of(narrow, subject.example)
+        assert start.macs == macs(narrow, subject.example)
         batch = torch.cat(subject.calibration)
         with torch.no_grad():
             found, wanted = (m(batch).double().log_softmax(1) for m in (narrow, subject.dense))
