@@ -24,16 +24,6 @@ def weights_of(layer: nn.RNNBase) -> dict[str, WeightShape]:
     }
 
 
-def weights_in(model: nn.Module) -> dict[str, WeightShape]:
-    """Those of all recurrent layers of a network: MODULE.WEIGHT -> shape; shared layers once."""
-    return {
-        joined(module, weight): shape
-        for module, layer in model.named_modules()
-        if is_recurrent(layer)
-        for weight, shape in weights_of(layer).items()
-    }
-
-
 def joined(module: str, weight: str) -> str:
     """The name of a weight's row; a network may be the recurrent layer itself."""
     return f"{module}.{weight}".removeprefix(".")

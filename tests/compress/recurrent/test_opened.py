@@ -9,7 +9,7 @@ from compress.calibration import moments, trace
 from compress.gradients import gradient_moments
 from compress.recurrent.moments import moments_of
 from compress.recurrent.opened import opened, uses
-from compress.recurrent.weights import weights_in
+from compress.recurrent.weights import is_recurrent, joined, weights_of
 from tests.compress.recurrent.networks import sequences
 
 X = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(1))
@@ -107,7 +107,12 @@ def test_how_a_recurrent_layer_is_used_is_known():
 
 
 def test_the_weights_of_a_network_have_names_and_shapes():
-    shapes = weights_in(sequences())
+    shapes = {
+        joined(module, weight): shape
+        for module, layer in sequences().named_modules()
+        if is_recurrent(layer)
+        for weight, shape in weights_of(layer).items()
+    }
     assert shapes["gru.weight_ih_l0"].type == "GRU weight"
     assert (shapes["gru.weight_ih_l0"].out_features, shapes["gru.weight_ih_l0"].in_features) == (
         36,
