@@ -2,7 +2,8 @@
 
 Song et al. 2021 bisect the total of the parameters and then search groups of ranks, which is
 exponential in depth. Here the knapsack front holds the cheapest plan for each total predicted
-loss, so the measured loss alone has to be bisected, at any depth; single layers are swapped last.
+loss, so the measured loss alone has to be bisected, at any depth; then single layers are swapped,
+and safer plans evaluated too, for the case that other images refuse the best.
 """
 
 import math
@@ -21,6 +22,7 @@ PAID = 0.6
 # Of the predicted loss: as near is near enough to know of widths what they give.
 NEAR = 2.0
 DEARER = 1.25  # than the best, by prediction: widths are still worth an evaluation
+SAFER = (0.5, 0.25)  # of the predicted loss that the budget allows: candidates to fall back on
 # Exponents of the power law from predicted to measured loss that two noisy points may show.
 EXPONENTS = (0.5, 4.0)
 
@@ -42,7 +44,7 @@ class EstimationSearch:
     def ask(self) -> list[Point]:
         if not self._front or len(self._told) >= self._max_evaluations:
             return []
-        point = self._on_front() or self._swap() or self._elsewhere()
+        point = self._on_front() or self._swap() or self._elsewhere() or self._safer()
         return [point] if point else []
 
     def tell(self, candidates: list[Candidate]) -> None:
@@ -167,3 +169,26 @@ class EstimationSearch:
             if gain >= least and swapped < refused and point not in told:
                 swaps.append((max(0.0, swapped - limit), -gain, point))
         return min(swaps)[2] if swaps else None
+
+    def _safer(self) -> Point | None:
+        """Of half, then a quarter of the predicted loss that is allowed, one to fall back on.
+
+        The best of those within the budget on one split is within it by luck in part, and other
+        images may refuse it: then it is one of these that is delivered.
+        """
+        base = best(self._told)
+        if base is None or base.costs.cost >= 1:
+            return None
+        loss = self._table.loss(base.point)
+        limit, _ = self._limits(base)
+        kept = [self._table.loss(c.point) for c in self._told if c.costs.is_feasible]
+        told = {candidate.point for candidate in self._told}
+        for share in SAFER:
+            wanted = share * limit
+            if loss <= wanted:
+                return None
+            index = bisect_right(self._losses, wanted) - 1
+            has_one = any(wanted / 2 < each <= wanted for each in kept)
+            if index >= 0 and not has_one and self._front[index] not in told:
+                return self._front[index]
+        return None

@@ -137,3 +137,20 @@ def test_a_network_that_gets_slower_is_left_alone():
 
     told = found_by(Slower(made, allowed=0.1 * made.loss((2,) * 6)))
     assert [candidate.costs.is_feasible for candidate in told] == [False] * (len(told) - 1) + [True]
+
+
+@pytest.mark.parametrize("exponent", [0.7, 1.0, 2.0])
+def test_two_that_are_safer_than_the_best_are_there_to_fall_back_on(exponent):
+    made = synthetic(layers=20, choices=16)
+    limit = 0.05 * made.loss(front(made)[-1])
+    told = found_by(Additive(made, allowed=0.1 * limit**exponent * (1 + 1e-9), exponent=exponent))
+    kept = [made.loss(candidate.point) for candidate in told if candidate.costs.is_feasible]
+    for share in (0.5, 0.25):
+        assert any(share / 2 < loss / limit <= share for loss in kept)
+
+
+def test_a_best_one_far_within_the_budget_needs_none_to_fall_back_on():
+    made = synthetic(layers=6, choices=6)
+    told = found_by(Additive(made, allowed=10.0))
+    losses = [made.loss(candidate.point) for candidate in told]
+    assert losses == sorted(losses)  # ever bolder
