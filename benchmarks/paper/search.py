@@ -12,6 +12,7 @@ from benchmarks.rivals.journal import Journal
 from search.confirmation import confirm
 from search.progress import silent
 from search.subject import Subject
+from search.surrogate import surrogate
 from search.widths import analyse_all
 
 
@@ -44,5 +45,8 @@ def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[R
         plan=str(confirmation.plan),
     )
     who = {"method": entry.method, "kind": entry.kind, **asked(subject)}
-    verdict = {"verdict": confirmation.verdict}
-    return [dense_row(subject), row(subject, who, found) | verdict]
+    of_search = {
+        "verdict": confirmation.verdict,
+        "surrogate": surrogate(table, ended.candidates),
+    }
+    return [dense_row(subject), row(subject, who, found) | of_search]

@@ -1,6 +1,6 @@
 """The table of the records `paper-NAME`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.paper.entry import SETTINGS
 from benchmarks.paper.row import Row
@@ -16,6 +16,7 @@ HEADINGS = (
     "parameters",
     "MACs",
     "evaluations",
+    "Spearman: loss, time",
     "seconds",
 )
 
@@ -29,7 +30,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     accuracy = f"{row['accuracy']:.2f} %"
     size = (f"{row['parameters']:,}", f"{row['macs']:,}")
     if row["kind"] == "dense":
-        return (row["method"], "", "", "", accuracy, "", *("1.00x",) * len(SETTINGS), *size, "", "")
+        return (
+            row["method"],
+            "",
+            "",
+            "",
+            accuracy,
+            "",
+            *("1.00x",) * len(SETTINGS),
+            *size,
+            *("",) * 3,
+        )
     recovery, name = row["recovery"], row["method"]
     lost = f"{row['drop']:.2f} ({row['drop_at_most']:.2f})"
     return (
@@ -42,9 +53,16 @@ def _cells(row: Row) -> tuple[str, ...]:
         *(_speedup(row["speedups"][f"{runtime} {batch}"]) for runtime, batch in SETTINGS),
         *size,
         str(row["evaluations"]),
+        _correlation(row.get("surrogate")),
         f"{row['seconds']:.0f}",
     )
 
 
 def _speedup(found: dict[str, float]) -> str:
     return f"{found['speedup']:.2f}x ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def _correlation(found: Mapping[str, float | None] | None) -> str:
+    """Of predicted with measured; none of older rows, and of too few candidates."""
+    known = [found[name] for name in ("loss", "latency")] if found else []
+    return ", ".join("-" if each is None else f"{each:.2f}" for each in known)

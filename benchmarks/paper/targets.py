@@ -21,6 +21,7 @@ WANTED = {
         (1.0, "onnxruntime 64", 3.0),
     ),
 }
+CORRELATION = 0.9  # Spearman's, over the candidates of a row
 AHEAD = 1.2  # of every rival at the same recovery
 
 
@@ -35,6 +36,17 @@ def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
         )
         for max_loss, setting, wanted in WANTED.get(case.name, ())
     ]
+    for name in ("loss", "latency"):
+        told = [row["surrogate"][name] for row in rows if row.get("surrogate")]
+        known = [each for each in told if each is not None]
+        found.append(
+            Target(
+                f"median rank correlation of predicted with measured {name}",
+                ">=",
+                CORRELATION,
+                round(statistics.median(known), 3) if known else None,
+            )
+        )
     rivals = [row for row in rows if row["kind"] == "rival"]
     for row in rivals:
         alike = [r for r in rows if r["kind"] == "ours" and r["recovery"] == row["recovery"]]

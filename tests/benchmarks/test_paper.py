@@ -39,6 +39,7 @@ def a_row(kind, speedup, *, drop=0.3, budget=0.35, kept=True, method="estimation
         "parameters": 1000,
         "macs": 2000,
         "evaluations": 5,
+        "surrogate": {"candidates": 5, "loss": 0.9, "latency": None},
         "seconds": 12.0,
         "plan": f"a network that is {speedup:g} times as fast",
     }
@@ -78,10 +79,12 @@ def test_a_row_that_broke_its_budget_counts_for_no_target():
         a_row("paper", 20.0),
         a_row("rival", 4.0, method="Torch-Pruning"),
     ]
-    plain, large, beyond, ahead = targets(MNIST, rows)
+    plain, large, beyond, loss, latency, ahead = targets(MNIST, rows)
     assert (plain.value, plain.met) == (6.0, True)
     assert (large.value, large.met) == (6.0, True)
     assert (beyond.value, beyond.met) == (6.0, False)
+    assert (loss.value, loss.met) == (0.9, True)
+    assert (latency.value, latency.met) == (None, False)
     assert (ahead.value, ahead.met) == (1.5, True)
     assert "Torch-Pruning at <= 0.35 points" in ahead.name
 
@@ -92,8 +95,8 @@ def test_a_plan_that_was_raced_twice_counts_by_its_median():
 
 
 def test_without_a_row_of_ours_every_target_is_missed():
-    found = targets(CIFAR10, [{"kind": "dense"}, a_row("rival", 4.0)])
-    assert len(found) == 4
+    found = targets(CIFAR10, [{"kind": "dense"}, a_row("rival", 4.0) | {"surrogate": None}])
+    assert len(found) == 6
     assert not any(target.met for target in found)
 
 
@@ -107,6 +110,7 @@ def test_the_table_tells_what_lost_too_much(tmp_path, monkeypatch):
     assert "| dense |  |  |  | 99.50 % |  | 1.00x | 1.00x | 1.00x | 1.00x | 10 | 20 |" in section
     assert "| **estimation** | 0.35 | onnxruntime, batch 1 |  | 99.00 % | 0.30 (0.40) |" in section
     assert "6.00x (5.40 to 6.60)" in section
+    assert "| 5 | 0.90, - | 12 |" in section
     assert "| finetune, 30 s | 99.00 % | 0.50 (0.60): too much |" in section
 
 
@@ -138,6 +142,7 @@ def test_an_entry_is_searched_confirmed_and_raced_in_every_setting(tmp_path, mon
     assert set(found["speedups"]) == {f"{runtime} {batch}" for runtime, batch in SETTINGS}
     assert found["parameters"] < dense["parameters"]
     assert found["evaluations"] <= 3
+    assert found["surrogate"]["candidates"] == found["evaluations"]
     assert len([line for line in journal.read_text().splitlines() if line]) == found["evaluations"]
     assert found["verdict"] == ("budget_met" if found["kept"] else "budget_missed")
     json.dumps([dense, found])
