@@ -11,17 +11,15 @@ import argparse
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import patch
 
 from scipy.stats import beta
 
 from benchmarks.record import RESULTS, Record, Target
-from benchmarks.worlds import Setting, World, told_race
+from benchmarks.worlds import Setting, World
 from search.config import (
     COUNTED,
     Budget,
@@ -96,16 +94,13 @@ def searched(name: str, strategy: str, seed: int) -> dict[str, Any]:
     world = World(setting, seed)
     subject = cast("Subject", world)
     samples: list[int] = []
-    with ExitStack() as stack:
-        for module in ("search.evaluation", "search.confirmation"):
-            stack.enter_context(patch(f"{module}.race", told_race))
-        found = run_search(
-            subject,
-            world.table,
-            config,
-            record=lambda evaluation: samples.append(evaluation.measured["loss"]["samples"]),
-        )
-        confirmation = confirm(subject, world.table, config, found.candidates)
+    found = run_search(
+        subject,
+        world.table,
+        config,
+        record=lambda evaluation: samples.append(evaluation.measured["loss"]["samples"]),
+    )
+    confirmation = confirm(subject, world.table, config, found.candidates)
     true_loss = world.true_loss(confirmation.point)
     shares = [
         candidate.costs.time_share

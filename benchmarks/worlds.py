@@ -15,7 +15,6 @@ from compress.plan import Choice, Plan
 from search.budget import PerSample
 from search.config import Metric
 from search.measurement import Race, Ratio, Timing
-from search.runtimes.eager import Eager
 from search.strategy import Point
 from search.table import ChoiceRow, ChoiceTable, LayerRow
 
@@ -93,9 +92,6 @@ class World:
         }
         self.search, self.confirmation = (Split(name, dense) for name, dense in self._dense.items())
         self.opponent = Answerer(self._dense, 1.0)
-        self.example = torch.zeros(1)
-        self.runtime = Eager()
-        self.baseline = SimpleNamespace(layout="contiguous")
         self.factors = SimpleNamespace(collect=lambda _: None, known=lambda *_: True)
 
     def narrowed(self, widths: Mapping[str, int]) -> "World":  # noqa: ARG002, there are none
@@ -131,6 +127,19 @@ class World:
         }
         return Answerer(values, self.table.latency_ms(point) / self.table.dense_latency_ms)
 
+    def race(self, candidates: Mapping[str, Answerer], **_: Any) -> Race:
+        """A race that takes no time: each network takes its share, give or take 1 %."""
+        shares = {name: network.time_share for name, network in candidates.items()}
+        return Race(
+            timings={
+                n: Timing(10 * s, 9 * s, 11 * s, 7) for n, s in {"dense": 1, **shares}.items()
+            },
+            ratios={name: Ratio(s, 0.99 * s, 1.01 * s) for name, s in shares.items()},
+            layouts=dict.fromkeys(("dense", *candidates), "contiguous"),
+            runtime="none",
+            rounds=7,
+        )
+
     def _values(self, loss: float, name: str, generator: torch.Generator) -> Tensor:
         hard, dense = self._hard[name], self._dense[name]
         own = torch.randn(len(hard), generator=generator)
@@ -154,18 +163,6 @@ class World:
 
     def _draw(self, point: Point) -> np.random.Generator:
         return np.random.default_rng([self._seed, *point])
-
-
-def told_race(networks: dict[str, Answerer], *_: Any, **__: Any) -> Race:
-    """A race that takes no time: each network takes its share, give or take 1 %."""
-    shares = {name: network.time_share for name, network in networks.items()}
-    return Race(
-        timings={name: Timing(10 * s, 9 * s, 11 * s, 7) for name, s in shares.items()},
-        ratios={n: Ratio(s, 0.99 * s, 1.01 * s) for n, s in shares.items() if n != "dense"},
-        layouts=dict.fromkeys(networks, "contiguous"),
-        runtime="none",
-        rounds=7,
-    )
 
 
 def _table(draw: np.random.Generator) -> ChoiceTable:

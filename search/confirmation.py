@@ -28,7 +28,7 @@ from search.evaluation import (
     shown_recovery,
 )
 from search.joint import Table
-from search.measurement import Ratio, race
+from search.measurement import Ratio
 from search.pareto import front
 from search.progress import Left, Report, endless, silent
 from search.strategy import Candidate, Point
@@ -135,12 +135,10 @@ def confirm(
     passed = [finalist for finalist in tested if finalist.passed]
     racing = passed[-RACING:] or tested[:1]
     allowed = allowed_on(subject.confirmation, budget)
-    timed = race(
-        {"dense": subject.opponent} | {str(i): entry.model for i, entry in enumerate(racing)},
-        subject.example,
-        runtime=subject.runtime,
+    timed = subject.race(
+        {str(i): entry.model for i, entry in enumerate(racing)},
         seconds=RACE_SECONDS,
-        layouts={"dense": subject.baseline.layout},
+        as_dense=False,
     )
     costs = {name: _raced(table, racing[int(name)].point, r) for name, r in timed.ratios.items()}
     name = min(costs, key=lambda name: costs[name].median)

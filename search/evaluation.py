@@ -16,7 +16,7 @@ from search.budget import LossEstimate, estimate
 from search.config import COUNTED, Budget, Weights
 from search.errors import SearchError
 from search.joint import Table, tables_of
-from search.measurement import Race, race
+from search.measurement import Race
 from search.progress import Left, Report, endless, silent
 from search.samples import Samples
 from search.strategy import FAILED, Costs, Point
@@ -161,13 +161,7 @@ def judged(
         AnswerError: as `loss_on`.
     """
     loss = loss_on(subject.search, model, budget, stop_early=True)
-    timed = race(
-        {"dense": subject.opponent, "candidate": model},
-        subject.example,
-        runtime=subject.runtime,
-        seconds=RACE_SECONDS,
-        layouts=dict.fromkeys(("dense", "candidate"), subject.baseline.layout),
-    )
+    timed = subject.race({"candidate": model}, seconds=RACE_SECONDS)
     time_share = timed.ratios["candidate"].median
     costs = Costs(
         loss=loss.value,

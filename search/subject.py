@@ -29,7 +29,7 @@ from search.data.arrays import Arrays
 from search.devices import find_device
 from search.factors import Factors
 from search.keeping import Kept
-from search.measurement import race
+from search.measurement import Race, race
 from search.metrics import Metrics, likelihood
 from search.progress import Left, Report, endless, silent
 from search.recovery.material import Material, check_recovery
@@ -324,6 +324,25 @@ class Subject:
             batches = self.calibration[:REPAIR_BATCHES]
             self._reference = Reference.of(self.dense, names | asked, batches)
         return self._reference
+
+    def race(
+        self, candidates: Mapping[str, nn.Module], *, seconds: float, as_dense: bool = True
+    ) -> Race:
+        """Candidates against "dense", on the input and in the runtime that count.
+
+        Args:
+            candidates: by name, in eval mode, on the device.
+            seconds: what the rounds may take together.
+            as_dense: in the memory layout that is the dense network's best; else each in its own.
+        """
+        known = ("dense", *candidates) if as_dense else ("dense",)
+        return race(
+            {"dense": self.opponent, **candidates},
+            self.example,
+            runtime=self.runtime,
+            seconds=seconds,
+            layouts=dict.fromkeys(known, self.baseline.layout),
+        )
 
     def _measure(self) -> Baseline:
         budget = self.config.budget

@@ -24,7 +24,6 @@ from search.baseline import macs_of
 from search.config import SearchConfig
 from search.joint import JointTable, Table
 from search.knapsack import front
-from search.measurement import race
 from search.metrics import likelihood
 from search.progress import Report
 from search.strategy import Point
@@ -159,13 +158,7 @@ class _Trial:
         network = subject.narrower.network(widths)
         start = self._start(widths, network)
         subject.simplify_(network)
-        timed = race(
-            {"dense": subject.opponent, "narrow": network},
-            subject.example,
-            runtime=subject.runtime,
-            seconds=RACE_SECONDS,
-            layouts=dict.fromkeys(("dense", "narrow"), subject.baseline.layout),
-        )
+        timed = subject.race({"narrow": network}, seconds=RACE_SECONDS)
         share = timed.ratios["narrow"].median
         return replace(start, latency_ms=share * subject.baseline.latency_ms.p50_ms)
 

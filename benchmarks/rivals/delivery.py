@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from search.evaluation import allowed_on, loss_on, shown_loss
-from search.measurement import race
 from search.subject import Subject
 
 SECONDS_EACH = 2.0  # of the race, for every network in it
@@ -28,14 +27,7 @@ def delivered(subject: Subject, networks: Mapping[str, nn.Module]) -> dict[str, 
     """By name, what `networks` come to on the confirmation split and in a race of all of them."""
     if not networks:
         return {}
-    layout = subject.baseline.layout
-    raced = race(
-        {"dense": subject.opponent, **networks},
-        subject.example,
-        runtime=subject.runtime,
-        seconds=SECONDS_EACH * (1 + len(networks)),
-        layouts=dict.fromkeys(("dense", *networks), layout),
-    )
+    raced = subject.race(networks, seconds=SECONDS_EACH * (1 + len(networks)))
     budget = subject.config.budget
     allowed = allowed_on(subject.confirmation, budget)
     found = {}

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.rivals import clock, delivery, jacobgil
+from benchmarks.rivals import clock, jacobgil
 from benchmarks.rivals.clock import cpu_clock
 from benchmarks.rivals.delivery import delivered
 from benchmarks.rivals.energy import energies_of
@@ -14,7 +14,6 @@ from benchmarks.rivals.journal import Journal
 from compress.plan import Choice
 from compress.surgery import is_factorized
 from search import analysis, measurement
-from search import evaluation as search_evaluation
 from search import subject as subject_module
 from search.analysis import analyse
 from search.config import Budget, Objective, SearchConfig
@@ -30,8 +29,7 @@ from tests.search.tables import row, timed
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
     monkeypatch.setattr(analysis, "time_layers", weighed_layers)
-    for module in (subject_module, search_evaluation, delivery):
-        monkeypatch.setattr(module, "race", weighed_race)
+    monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
 CONFIG = SearchConfig(

@@ -1,7 +1,5 @@
 """Networks whose answers are written down, and times that follow from the size of a network."""
 
-from types import SimpleNamespace
-
 import torch
 from torch import nn
 
@@ -64,15 +62,16 @@ class WrittenSubject:
         self.search = samples(labels, self.dense)
         self.confirmation = samples(labels, self.dense)
         self.calibration = [torch.zeros(1, 1, 1, 1)]
-        self.example = torch.zeros(1, 1, 1, 1)
         self.runtime = Eager()
-        self.baseline = SimpleNamespace(layout="contiguous")
         self.networks: dict[str, nn.Module] = {}
         self.assembled: list[str] = []
 
     def add(self, plan: Plan, wrong=(), time_share=0.5):
         answers = right_and_wrong(self.labels, wrong)
         self.networks[plan.to_json()] = Lookup(answers, time_share)
+
+    def race(self, candidates, **circumstances):
+        return told_race({"dense": self.opponent, **candidates}, None, runtime=self.runtime)
 
     def narrowed(self, widths):
         return self

@@ -8,23 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.plan import Plan
-from search import confirmation
 from search.config import Budget, Objective, Weights
 from search.confirmation import BEYOND, WITHIN, confirm, finalists
 from search.evaluation import loss_on
 from search.strategy import Candidate
-from tests.search.subjects import WrittenSubject, config, told_race
+from tests.search.subjects import WrittenSubject, config
 from tests.search.tables import layer, row, table, timed
 
 NAN = float("nan")
 CHOICES = table(
     layer("conv", 2.0, 100, *(row(0.1 * i, 2.0 - 0.3 * i, 90 - 10 * i, (i,)) for i in range(1, 6)))
 )
-
-
-@pytest.fixture(autouse=True)
-def no_timing(monkeypatch):
-    monkeypatch.setattr(confirmation, "race", told_race)
 
 
 def candidate(index, violation, time_share, loss=0.0):

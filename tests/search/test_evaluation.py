@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from compress.errors import CompressError
 from compress.plan import Choice, Plan
-from search import evaluation
 from search.config import Budget, Weights
 from search.evaluation import AnswerError, Evaluator, loss_on, plan_key
 from tests.search.subjects import (
@@ -19,16 +18,10 @@ from tests.search.subjects import (
     config,
     right_and_wrong,
     samples,
-    told_race,
 )
 from tests.search.tables import layer, row, table
 
 POINTS = {"unit": "points", "metric": "top1"}
-
-
-@pytest.fixture(autouse=True)
-def no_timing(monkeypatch):
-    monkeypatch.setattr(evaluation, "race", told_race)
 
 
 @settings(max_examples=25, deadline=None)

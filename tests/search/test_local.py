@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from compress.load import load
 from compress.recurrent.modes import Modes
-from search import analysis, confirmation, evaluation, local
+from search import analysis, local
 from search import subject as subject_module
 from search.config import Augmentation, Weights
 from search.errors import DataError
@@ -53,8 +53,7 @@ def make_number():
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
     monkeypatch.setattr(analysis, "time_layers", weighed_layers)
-    for module in (subject_module, evaluation, confirmation):
-        monkeypatch.setattr(module, "race", weighed_race)
+    monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
 @pytest.fixture

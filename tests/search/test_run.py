@@ -9,7 +9,7 @@ from torch import nn
 from compress.artifact import PROGRAMS
 from compress.load import load
 from compress.surgery import is_factorized
-from search import analysis, confirmation, evaluation, run
+from search import analysis, run
 from search import subject as subject_module
 from search.analysis import analyse
 from search.conditions import analysis_condition, baseline_condition, confirmation_condition
@@ -44,8 +44,7 @@ BUDGET = Budget(max_loss=20, unit="points", metric="agreement")
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
     monkeypatch.setattr(analysis, "time_layers", weighed_layers)
-    for module in (subject_module, evaluation, confirmation):
-        monkeypatch.setattr(module, "race", weighed_race)
+    monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
 def order(strategy=None, budget=BUDGET, limits=None, **more):

@@ -17,7 +17,7 @@ from compress.onnx.session import Session
 from compress.plan import Choice, Plan
 from compress.simplify import simplify_
 from compress.surgery import factorize_
-from search import analysis, confirmation, evaluation, measurement
+from search import analysis, measurement
 from search import subject as subject_module
 from search.config import Budget, ConfigError, EstimationConfig, Objective, SearchConfig
 from search.data.arrays import Arrays
@@ -321,8 +321,7 @@ def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch, fold_norms
         return run
 
     monkeypatch.setattr(analysis, "time_layers", instead(time_layers, weighed_layers))
-    for module in (subject_module, evaluation, confirmation):
-        monkeypatch.setattr(module, "race", instead(race, weighed_race))
+    monkeypatch.setattr(subject_module, "race", instead(race, weighed_race))
     images = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     data = Arrays.of_images(images, train_images=images[:40])
     config = order("onnxruntime", fold_norms, methods)

@@ -12,7 +12,7 @@ from compress.load import load
 from compress.plan import Choice, Plan
 from compress.recurrent.layer import Recurrent
 from compress.recurrent.modes import Modes
-from search import analysis, confirmation, evaluation, verification, weight_forms
+from search import analysis, verification, weight_forms
 from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import (
@@ -90,8 +90,7 @@ def no_timing(monkeypatch):
     """Networks and layers take as long as they have parameters."""
     for module in (analysis, weight_forms):
         monkeypatch.setattr(module, "time_layers", weighed_layers)
-    for module in (subject_module, evaluation, confirmation):
-        monkeypatch.setattr(module, "race", weighed_race)
+    monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from compress.layers import inspect
 from compress.load import build_sequential, load
 from compress.plan import Choice, Plan
 from compress.widths.narrowing import is_narrowed
-from search import analysis, confirmation, evaluation, widths
+from search import analysis
 from search import subject as subject_module
 from search.baseline import macs_of
 from search.conditions import analysis_condition
@@ -40,8 +40,7 @@ from tests.search.tables import layer, row, table
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
     monkeypatch.setattr(analysis, "time_layers", weighed_layers)
-    for module in (subject_module, evaluation, confirmation, widths):
-        monkeypatch.setattr(module, "race", weighed_race)
+    monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
 def order(**more):
@@ -79,8 +78,7 @@ def result():
     """A search with the widths of three groups, once for all that read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analysis, "time_layers", weighed_layers)
-        for module in (subject_module, evaluation, confirmation, widths):
-            patch.setattr(module, "race", weighed_race)
+        patch.setattr(subject_module, "race", weighed_race)
         config = order(exclude=("conv1", "conv2", "conv3"))  # else ranks serve as well
         return search_ranks(network(), images(), config, SMALL_ARCHITECTURE)
 
