@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from compress.errors import UnstableError
 from compress.plan import Plan
 from search.budget import LossEstimate, Verdict, samples_needed, verdict
 from search.config import COUNTED, Budget, SearchConfig
@@ -207,10 +208,10 @@ def _test(
             report((before + fraction) / len(order), sentence)
 
         plan = table.plan(candidate.point)
-        model = subject.assemble(plan, onward, left=left)
         try:
+            model = subject.assemble(plan, onward, left=left)
             loss = loss_on(subject.confirmation, model, budget)
-        except AnswerError:
+        except (AnswerError, UnstableError):  # recovered anew, it may be another network
             break
         passed = loss.violation(allowed) <= 0
         tested.append(

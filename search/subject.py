@@ -14,6 +14,7 @@ from compress.flow import Flow
 from compress.layers import inspect
 from compress.load import replace_
 from compress.plan import Plan
+from compress.recurrent.guards import check_long_sequences
 from compress.recurrent.opened import opened, uses
 from compress.recurrent.projection import Projection
 from compress.recurrent.weights import is_recurrent, parted
@@ -227,7 +228,8 @@ class Subject:
             The network in eval mode.
 
         Raises:
-            CompressError: the plan does not fit the network, or a decomposition does not converge.
+            CompressError: the plan does not fit the network, a decomposition does not converge, or
+                a recurrent layer is less stable than the dense one.
         """
         if plan.widths:
             narrow = self.narrowed(plan.widths)
@@ -246,6 +248,7 @@ class Subject:
                     report,
                     seconds_left=left(),
                 )
+            check_long_sequences(self.dense, kept, self.uses)
             if self.not_simplified is None:
                 self.simplify_(kept)
             self._assembled.put(plan, kept)

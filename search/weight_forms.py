@@ -99,7 +99,7 @@ class _Layer:
         }
         found = time_layers(
             {"dense": self._layer, **layers},
-            torch.randn(self._use.input_shape, device=self._subject.device),
+            torch.randn_like(self._use.inputs),
             runtime=self._subject.runtime,
             layout="contiguous",
             seconds=seconds,

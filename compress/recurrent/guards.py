@@ -1,6 +1,6 @@
 """Whether a recurrent network stays finite, and close to itself over many steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compress.errors import UnstableError
+from compress.recurrent.opened import Use
 
 # A factorised layer may drift so many times as far as the dense one: they are never the same.
 ALLOWED = 1.5
+STEPS = 1000  # of the test: sequences may be longer than those that factors were fitted to
+NUDGE = 1e-3  # of the inputs' root mean square
 ROUND_OFFS = 8  # of the dtype: so far apart are outputs that are the same
 
 
@@ -65,9 +68,42 @@ def drift(layer: nn.Module, x: Tensor, nudge: Tensor) -> Tensor:
     return distances / norms.max().clamp_min(torch.finfo(norms.dtype).tiny)
 
 
-def check_drift(
-    dense: nn.Module, factorised: nn.Module, x: Tensor, nudge: Tensor, allowed: float = ALLOWED
-) -> None:
+def check_long_sequences(dense: nn.Module, model: nn.Module, uses: Mapping[str, Use]) -> None:
+    """Refuse a network of which a recurrent layer drifts further than before, over many steps.
+
+    Args:
+        dense: the network as it came.
+        model: the same with some of its recurrent layers factorised.
+        uses: how `dense` uses those that it calls; the first sequence of each is gone through
+            again and again.
+
+    Raises:
+        UnstableError: as `check_drift`; the note names the layer.
+    """
+    for name, use in uses.items():
+        layer, factorised = dense.get_submodule(name), model.get_submodule(name)
+        if type(layer) is not type(factorised):
+            x = _repeated(use.inputs, batch_first=bool(layer.batch_first))
+            draw = torch.Generator().manual_seed(0)
+            nudge = torch.randn(1, x.shape[-1], generator=draw).to(x) * x.square().mean().sqrt()
+            try:
+                check_drift(layer, factorised, x, NUDGE * nudge)
+            except UnstableError as error:
+                error.add_note(f"of {name}")
+                raise
+
+
+def _repeated(inputs: Tensor, *, batch_first: bool) -> Tensor:
+    """The first sequence again and again, a batch of one."""
+    if inputs.ndim == 2:
+        inputs = inputs.unsqueeze(0 if batch_first else 1)
+    time = 1 if batch_first else 0
+    first = inputs.narrow(1 - time, 0, 1)
+    times = -(-STEPS // first.shape[time])
+    return torch.cat([first] * times, time).narrow(time, 0, STEPS)
+
+
+def check_drift(dense: nn.Module, factorised: nn.Module, x: Tensor, nudge: Tensor) -> None:
     """Refuse a factorised layer that the same nudge drives apart further than the dense one.
 
     At its furthest, and at the last step.
@@ -81,10 +117,10 @@ def check_drift(
         ("after the last step", limits[-1], came[-1]),
     ):
         round_off = ROUND_OFFS * torch.finfo(found.dtype).eps
-        if not float(found) <= allowed * float(limit) + round_off:  # NaN too
+        if not float(found) <= ALLOWED * float(limit) + round_off:  # NaN too
             raise UnstableError(
                 f"outputs drift {float(found):.3g} apart {name}, of the dense layer "
-                f"{float(limit):.3g}; {allowed} times that is allowed"
+                f"{float(limit):.3g}; {ALLOWED} times that is allowed"
             )
 
 

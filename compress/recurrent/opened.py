@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from compress.calibration import evaluating
 from compress.load import replace_
@@ -60,7 +60,7 @@ class Use:
     """How a network uses a recurrent layer: calls in one pass, and the input of the first."""
 
     calls: int
-    input_shape: tuple[int, ...]  # of a packed sequence, of the padded one
+    inputs: Tensor  # of a packed sequence, the padded one
 
 
 def uses(model: nn.Module, example: Tensor) -> dict[str, Use]:
@@ -81,8 +81,8 @@ def _watching(model: nn.Module, found: dict[str, Use]) -> Iterator[None]:
     def watch(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
-            first = found.get(name) or Use(0, _size(x, batch_first=bool(layer.batch_first)))
-            found[name] = Use(first.calls + 1, first.input_shape)
+            first = found.get(name) or Use(0, _padded(x, batch_first=bool(layer.batch_first)))
+            found[name] = Use(first.calls + 1, first.inputs)
 
         return hook
 
@@ -94,8 +94,7 @@ def _watching(model: nn.Module, found: dict[str, Use]) -> Iterator[None]:
         yield
 
 
-def _size(x: Tensor | PackedSequence, *, batch_first: bool) -> tuple[int, ...]:
-    if not isinstance(x, PackedSequence):
-        return tuple(x.shape)
-    steps, rows = len(x.batch_sizes), int(x.batch_sizes[0])
-    return (rows, steps, x.data.shape[-1]) if batch_first else (steps, rows, x.data.shape[-1])
+def _padded(x: Tensor | PackedSequence, *, batch_first: bool) -> Tensor:
+    if isinstance(x, PackedSequence):
+        x, _ = pad_packed_sequence(x, batch_first=batch_first)
+    return x

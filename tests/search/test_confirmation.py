@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.errors import UnstableError
 from compress.plan import Plan
 from search.config import Budget, Objective, Weights
 from search.confirmation import BEYOND, WITHIN, confirm, finalists
@@ -248,3 +249,12 @@ def test_testing_several_lets_a_broken_promise_through_no_more_often_than_testin
     # 5 % of 300 are 15, with a standard deviation of 3.8; testing the four finalists each on its
     # own would let 56 through.
     assert wrongly <= 26
+
+
+def test_a_finalist_that_is_unstable_when_it_is_made_anew_ends_the_testing():
+    subject = subject_of(points(5), {1: (0, 0.9), 2: (0, 0.7), 3: (0, 0.5)})
+    subject.networks[CHOICES.plan((2,)).to_json()] = UnstableError("outputs drift apart")
+    candidates = [candidate(i, -0.05, 1.1 - 0.2 * i) for i in (1, 2, 3)]
+    found = confirm(subject, CHOICES, subject.config, candidates)
+    assert [tested.point for tested in found.tested] == [(1,)]
+    assert (found.verdict, found.point) == ("budget_met", (1,))

@@ -10,6 +10,7 @@ from torch import nn
 from compress.layers import inspect
 from compress.load import load
 from compress.plan import Choice, Plan
+from compress.recurrent import guards
 from compress.recurrent.layer import Recurrent
 from compress.recurrent.modes import Modes
 from search import analysis, verification, weight_forms
@@ -27,7 +28,7 @@ from search.config import (
 )
 from search.containment import contains
 from search.data.arrays import Arrays
-from search.evaluation import AnswerError, loss_on
+from search.evaluation import AnswerError, Evaluator, loss_on
 from search.inspection import text
 from search.recovery.unchanged import unchanged
 from search.run import search_ranks
@@ -318,6 +319,16 @@ def test_answers_that_are_not_finite_name_the_layer():
         model.lstm.weight_hh_l0.in_factor.fill_(torch.nan)
     with pytest.raises(AnswerError, match=r"lstm puts out NaN.* first at step"):
         loss_on(subject.search, model, BUDGET)
+
+
+def test_a_candidate_less_stable_than_dense_fails_by_name(table, monkeypatch):
+    assert table.layers[1].name == "lstm.weight_hh_l0"
+    assert Evaluator(prepared(), table, BUDGET).evaluate((0, 1)).reason is None
+    monkeypatch.setattr(guards, "ALLOWED", 0.0)
+    reason = Evaluator(prepared(), table, BUDGET).evaluate((0, 1)).reason
+    assert reason is not None
+    assert reason.startswith("UnstableError: outputs drift")
+    assert reason.endswith("of lstm")
 
 
 def test_inspection_names_the_methods_of_a_weight():

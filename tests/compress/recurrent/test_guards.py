@@ -5,9 +5,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from compress.errors import UnstableError
 from compress.plan import Choice
-from compress.recurrent.guards import check_drift, drift, finite
+from compress.recurrent import guards
+from compress.recurrent.guards import check_drift, check_long_sequences, drift, finite
 from compress.recurrent.modes import Modes
 from compress.recurrent.moments import moments_of
+from compress.recurrent.opened import uses
 from compress.recurrent.surgery import factorize
 from tests.strategies import normal
 
@@ -59,6 +61,33 @@ def test_a_layer_that_drifts_further_is_refused():
     with pytest.raises(UnstableError, match=r"1\.5 times that is allowed"):
         check_drift(dense, wild, x, nudge)
     check_drift(wild, dense, x, nudge)
+
+
+@pytest.mark.parametrize("x", [normal(2, 30, 2, 8), normal(2, 30, 8)], ids=["batch", "alone"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_network_is_refused_for_one_layer_that_drifts_after_the_end_of_its_data(batch_first, x):
+    torch.manual_seed(0)
+    dense = Tagger(trained_like(nn.LSTM, 1.0)).double()
+    dense.layer.batch_first = batch_first
+    steady, wild = (Tagger(factorised(trained_like(nn.LSTM, gain), (6, 3))) for gain in (1.0, 40.0))
+    steady.layer, _ = factorize(dense.layer, {"weight_hh_l0": Choice("svd", (7,))})
+    wild.layer.batch_first = batch_first
+    used = uses(dense, x)
+    check_long_sequences(dense, steady, used)
+    check_long_sequences(dense, dense, used)
+    with pytest.raises(UnstableError, match="that is allowed") as caught:
+        check_long_sequences(dense, wild, used)
+    assert caught.value.__notes__ == ["of layer"]
+
+
+def test_a_layer_is_watched_for_a_thousand_steps(monkeypatch):
+    steps = []
+    monkeypatch.setattr(guards, "check_drift", lambda *args: steps.append(args[2]))
+    dense = Tagger(nn.GRU(8, 8).double())
+    x = normal(2, 30, 2, 8)
+    check_long_sequences(dense, Tagger(factorised(dense.layer, gates=3)), uses(dense, x))
+    assert steps[0].shape == (1000, 1, 8)
+    torch.testing.assert_close(steps[0][30:60], x[:, :1])
 
 
 class Echo(nn.Module):

@@ -102,8 +102,8 @@ def test_how_a_recurrent_layer_is_used_is_known():
             return self.gru(input=self.gru(packed)[0])[1]
 
     (use,) = uses(Twice(), X).values()
-    assert (use.calls, use.input_shape) == (2, (5, 6, 8))
-    assert uses(sequences(), X)["gru"].input_shape == (6, 5, 32)
+    assert (use.calls, use.inputs.shape) == (2, (5, 6, 8))
+    assert uses(sequences(), X)["gru"].inputs.shape == (6, 5, 32)
 
 
 def test_the_weights_of_a_network_have_names_and_shapes():
