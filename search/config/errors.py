@@ -1,0 +1,5 @@
+"""What a wrong order is answered with."""
+
+
+class ConfigError(ValueError):
+    """A setting of a job that cannot be meant."""
