@@ -28,16 +28,14 @@ from search.evaluation import (
     shown_race,
     shown_recovery,
 )
+from search.finalists import finalists
 from search.joint import Table
 from search.measurement import Ratio
-from search.pareto import front
 from search.progress import Left, Report, endless, silent
 from search.strategy import Candidate, Point
 from search.subject import Subject
 from search.wording import Words, said_cost, words_of
 
-WITHIN = 8  # finalists whose bound is within on the search split, from the safest to the cheapest
-BEYOND = 1  # cheaper ones of which the loss alone is within: tested last, they put nothing at risk
 RACING = 3  # of those that passed, the last and by the search the cheapest
 RACE_SECONDS = 5.0
 
@@ -69,40 +67,6 @@ class Confirmation:
     """Where the budget was missed: one that this network keeps, in the budget's own unit."""
     tested: tuple[Tested, ...]
     """In the order of the tests; the last may have failed."""
-
-
-def finalists(table: Table, candidates: list[Candidate], allowed: float) -> list[Candidate]:
-    """Up to nine candidates that are cheaper than dense, in the order they are to be tested.
-
-    The safest is the one of least predicted loss: on some hundred images most candidates within
-    the budget have lost the same, and which of them a few more wrong answers would push out is
-    the prediction's to say. Where none is feasible, those of least predicted loss are tested all
-    the same: the confirmation split is the larger one, and its tighter bound may suffice.
-
-    Args:
-        table: that the candidates' points belong to.
-        candidates: all that were evaluated, in any order.
-        allowed: the loss that the budget allows on the search split.
-    """
-
-    def safe_and_cheap(candidate: Candidate) -> tuple[float, float]:
-        return table.loss(candidate.point), candidate.costs.cost
-
-    cheaper = [c for c in candidates if c.costs.cost < 1]  # False for NaN
-    within = front([c for c in cheaper if c.costs.is_feasible], safe_and_cheap)
-    if not within:
-        return front(cheaper, safe_and_cheap)[:WITHIN]
-    places = dict.fromkeys(round(i * (len(within) - 1) / (WITHIN - 1)) for i in range(WITHIN))
-    least = within[-1].costs.cost
-    bold = front(
-        [
-            c
-            for c in cheaper
-            if c.costs.cost < least and c.costs.loss <= allowed and not c.costs.is_feasible
-        ],
-        safe_and_cheap,
-    )
-    return [within[place] for place in places] + bold[:BEYOND]
 
 
 def confirm(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from compress.errors import UnstableError
 from compress.plan import Plan
 from search.config import Budget, Objective, Weights
-from search.confirmation import BEYOND, WITHIN, confirm, finalists
+from search.confirmation import confirm
 from search.evaluation import loss_on
+from search.finalists import BEYOND, WITHIN, finalists
 from search.strategy import Candidate
 from tests.search.subjects import WrittenSubject, config
 from tests.search.tables import layer, row, table, timed
