@@ -1,7 +1,7 @@
 """An ONNX graph in the making: nodes, weights and the names of what flows between them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -53,6 +53,19 @@ def batches_of(name: str, like: Tensor) -> ValueInfoProto:
     """An input or output of batches of any size, otherwise of the shape of `like`."""
     kind = helper.np_dtype_to_tensor_dtype(like.detach().cpu().numpy().dtype)
     return helper.make_tensor_value_info(name, kind, [BATCH, *like.shape[1:]])
+
+
+def fix_(model: ModelProto, sizes: Mapping[str, int]) -> None:
+    """Give axes their length that the exporter names as if they were free, but has fixed.
+
+    Args:
+        model: changed.
+        sizes: the name of an axis -> its only length.
+    """
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]
 
 
 def strip_(model: ModelProto) -> None:

@@ -21,7 +21,7 @@ from compress.export import (
     free_sizes,
     parity,
 )
-from compress.onnx.graph import BATCH, INPUT, OPSET, OUTPUT, strip_
+from compress.onnx.graph import BATCH, INPUT, OPSET, OUTPUT, fix_, strip_
 from compress.onnx.session import Session
 
 
@@ -93,6 +93,10 @@ def exported(model: nn.Module, example: Tensor, *, optimise: bool = True) -> Mod
                 dynamo=True,
             )
             assert program is not None
-            return program.model_proto
+            graph = program.model_proto
     except Exception as error:
         raise ExportError(f"the ONNX export failed: {first_line(error)}", GRAPH) from error
+    assert program.exported_program is not None
+    ranges = program.exported_program.range_constraints.items()
+    fix_(graph, {str(size): int(r.lower) for size, r in ranges if r.lower == r.upper})
+    return graph
