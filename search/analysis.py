@@ -11,22 +11,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.errors import CompressError, RankError
 from compress.kernels import kernel_of
 from compress.layers import refusal
-from compress.load import build_layer
 from compress.methods.groups import groups_of
-from compress.methods.registry import method_named
 from compress.plan import Choice
 from compress.recurrent.weights import parted
-from compress.shape import Stage, WeightShape, stage_macs, stage_parameters
-from compress.surgery import stage_rows
+from compress.shape import WeightShape
 from search.config import ConfigError, SearchConfig
 from search.containment import contains
-from search.measurement import time_layers
+from search.layer_forms import time_forms
 from search.metrics import likelihood
 from search.pareto import front
 from search.progress import Report
@@ -43,7 +39,6 @@ STEP = 0.87  # of the cost of a form that can do the same and more: closer ones 
 SLOW_GAIN = 0.6
 SLOW_STEP = 0.75
 VBMF_WORK = 5e9  # multiply-adds of a singular value decomposition that takes a few seconds
-LAYER_SECONDS = 0.4  # of timing, for all forms of a layer together
 TIMING_SHARE = 0.3  # of the analysis, in the progress that is reported
 
 
@@ -81,7 +76,7 @@ def analyse(
                 of_weights |= _time_layer(subject, config, parted(name)[0], names)
             dense_rows[name], found = of_weights[name].dense, of_weights[name].others
         else:
-            dense_rows[name], found = _time_forms(subject, config, name)
+            dense_rows[name], found = time_forms(subject, config, name)
         forms[name] = _worthwhile(table, dense_rows[name], found)
         if forms[name]:
             continue
@@ -211,47 +206,6 @@ def _time_layer(
     return time_weights(subject, config, module, [own for of, own in weights if of == module])
 
 
-def _time_forms(
-    subject: Subject, config: SearchConfig, name: str
-) -> tuple[ChoiceRow, list[ChoiceRow]]:
-    """The dense layer and its other forms, timed on inputs of the shape that the layer meets.
-
-    What the other forms lose is not known yet, and NaN.
-    """
-    shape, trace = subject.shape(name), subject.traces[name]
-    choices = {
-        Choice(method, ranks): method_named(method).stages(shape, ranks)
-        for method in config.methods
-        if refusal(method, shape) is None
-        for ranks in method_named(method).grid(shape)
-    }
-    layers = {str(choice): _blank(stages, subject.device) for choice, stages in choices.items()}
-    times = time_layers(
-        {"dense": subject.dense.get_submodule(name), **layers},
-        torch.randn(trace.input_shape, device=subject.device),
-        runtime=subject.runtime,
-        layout=subject.baseline.layout,
-        seconds=LAYER_SECONDS,
-    )
-    dense = ChoiceRow(
-        choice=None,
-        loss=0.0,
-        latency_ms=times["dense"] * trace.calls,
-        parameters=shape.parameters,
-        macs=shape.macs(trace.input_size) * trace.calls,
-    )
-    return dense, [
-        ChoiceRow(
-            choice=choice,
-            loss=math.nan,
-            latency_ms=times[str(choice)] * trace.calls,
-            parameters=stage_parameters(stages),
-            macs=stage_macs(stages, trace.input_size) * trace.calls,
-        )
-        for choice, stages in choices.items()
-    ]
-
-
 def _worthwhile(
     table: ChoiceTable, dense: ChoiceRow, forms: Sequence[ChoiceRow]
 ) -> list[ChoiceRow]:
@@ -271,17 +225,6 @@ def _worthwhile(
             kept.append((form.choice, cost))
             worthwhile.append(form)
     return worthwhile
-
-
-def _blank(stages: Sequence[Stage], device: torch.device) -> nn.Module:
-    """A factorised layer of random values: what memory held before may be slow to compute with."""
-    layer = build_layer(stage_rows(stages))
-    values = {
-        key: torch.randn(weight.shape, device=device) * weight[0].numel() ** -0.5
-        for key, weight in layer.state_dict().items()
-    }
-    layer.load_state_dict(values, assign=True)  # to_empty would load sympy, which takes seconds
-    return layer.eval()
 
 
 def _predict(subject: Subject, name: str, form: ChoiceRow) -> list[ChoiceRow]:

@@ -6,18 +6,13 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from annotated_types import Ge, Le, MaxLen
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from search.config import EstimationConfig, SearchConfig, StrategyConfig, WeightModes
 from search.pareto import front
-from service.store.candidates import Sort
+from service.fields import Id, Name, Text
 from service.store.tables import ArtifactRow, CandidateRow, JobRow, JobState
 
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-# What no database refuses and no terminal obeys.
-Text = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Name = Annotated[Text, StringConstraints(min_length=1)]
-Verdict = Literal["budget_met", "budget_missed", "no_gain"]
 Item = TypeVar("Item")
 
 _stored = TypeAdapter(SearchConfig)
@@ -48,59 +43,6 @@ class JobOrder(SearchConfig):
         config = SearchConfig(**{name: getattr(self, name) for name in names})
         stored: dict[str, Any] = _stored.dump_python(config, mode="json")
         return stored
-
-
-class Query(BaseModel):
-    """The parameters of a path; one that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class PageQuery(Query):
-    """Where a page begins and how long it is."""
-
-    after: Id | None = None
-    limit: Annotated[int, Ge(1), Le(200)] = 50
-
-
-class JobsQuery(PageQuery):
-    """Which jobs."""
-
-    state: JobState | None = None
-    verdict: Verdict | None = None
-    model: Id | None = None
-
-
-class CandidatesQuery(PageQuery):
-    """In which order: the newest first, or the lowest in one of the costs."""
-
-    sort: Sort = "newest"
-
-
-class EventsQuery(Query):
-    """Which events: those after this number."""
-
-    after: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    limit: Annotated[int, Ge(1), Le(200)] = 200
-
-
-class ModelQuery(Query):
-    """What a file of weights belongs to; a program (.pt2, .onnx) to nothing."""
-
-    architecture: Name | None = None
-    name: Name | None = None
-
-
-class DatasetQuery(Query):
-    """How the data of a file are to be read; `search.data.declaration` says what each means."""
-
-    name: Name | None = None
-    inputs: Text = "images"
-    """Names of the arrays that the network takes, with commas between."""
-    transforms: Annotated[str, MaxLen(2000)] = "[]"
-    """JSON: [{"resize": 256}, {"center_crop": 224}]."""
-    mean: str | None = None
-    std: str | None = None
 
 
 class BuiltinOrder(BaseModel):

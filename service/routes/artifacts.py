@@ -5,7 +5,8 @@ from fastapi.responses import FileResponse
 
 from service.deps import BlobsDep, ReadDep
 from service.downloads import Download
-from service.schemas import ArtifactOut, Id, Page
+from service.fields import Id
+from service.schemas import ArtifactOut, Page
 from service.store import artifacts, jobs
 
 router = APIRouter(tags=["artifacts"])

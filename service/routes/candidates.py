@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.deps import ReadDep
+from service.fields import Id
 from service.pages import page
-from service.schemas import CandidateOut, CandidatesQuery, FrontPointOut, Id, Page
+from service.queries import CandidatesQuery
+from service.schemas import CandidateOut, FrontPointOut, Page
 from service.store import candidates, jobs
 
 router = APIRouter(tags=["candidates"])

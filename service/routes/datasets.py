@@ -14,10 +14,12 @@ from service.bodies import MAX_JSON_BYTES
 from service.dataset_intake import describe, describe_builtin
 from service.deps import ReadDep, SettingsDep, WriteDep
 from service.erasure import erase_later
+from service.fields import Id
 from service.pages import page
 from service.problems import ProblemError
+from service.queries import DatasetQuery, PageQuery
 from service.refusals import refusals
-from service.schemas import BuiltinOrder, DatasetOut, DatasetQuery, Id, Page, PageQuery
+from service.schemas import BuiltinOrder, DatasetOut, Page
 from service.store import clock, datasets
 from service.store.blobs import BlobWriter
 from service.uploads import RAW_BODY, upload_after

@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.concurrency import run_in_threadpool
 
 from service.deps import ReadDep, SettingsDep
+from service.fields import Id
 from service.pages import page
 from service.problems import ProblemError
-from service.schemas import EventOut, EventsQuery, Id, Page
+from service.queries import EventsQuery
+from service.schemas import EventOut, Page
 from service.store import events, jobs
 from service.store.errors import NotFoundError
 from service.store.session import reading

@@ -11,10 +11,12 @@ from service.bodies import ShortRoute
 from service.deps import ReadDep, SettingsDep, WriteDep
 from service.erasure import erase_later
 from service.etags import IfNoneMatch, is_unchanged
+from service.fields import Id
 from service.idempotent import OnceDep
 from service.pages import page
 from service.problems import ProblemError
-from service.schemas import Id, JobOrder, JobOut, JobsQuery, Page
+from service.queries import JobsQuery
+from service.schemas import JobOrder, JobOut, Page
 from service.store import candidates, datasets, jobs
 from service.store.tables import JobRow
 

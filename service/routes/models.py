@@ -8,10 +8,12 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from compress.catalog import ARCHITECTURES, PROGRAM
 from service.deps import ReadDep, WriteDep
 from service.erasure import erase_later
+from service.fields import Id
 from service.intake import count_parameters, count_program_parameters
 from service.pages import page
 from service.problems import ProblemError
-from service.schemas import Id, ModelOut, ModelQuery, Page, PageQuery
+from service.queries import ModelQuery, PageQuery
+from service.schemas import ModelOut, Page
 from service.store import clock, models
 from service.store.blobs import BlobWriter
 from service.uploads import RAW_BODY, upload_after

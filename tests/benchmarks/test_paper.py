@@ -10,7 +10,7 @@ from benchmarks.paper import row as row_module
 from benchmarks.paper.entry import SETTINGS, TRAINED, Entry, config_of, entries, pruning_budgets
 from benchmarks.paper.search import searched
 from benchmarks.paper.targets import targets
-from search import analysis
+from search import layer_forms
 from search import subject as subject_module
 from search.config import EstimationConfig
 from search.data.arrays import Arrays
@@ -115,7 +115,7 @@ def test_the_table_tells_what_lost_too_much(tmp_path, monkeypatch):
 
 
 def test_an_entry_is_searched_confirmed_and_raced_in_every_setting(tmp_path, monkeypatch):
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
     for module in (subject_module, row_module):
         monkeypatch.setattr(module, "race", weighed_race)
     generator = torch.Generator().manual_seed(3)

@@ -13,7 +13,7 @@ from benchmarks.rivals.evaluation import Networks, Points
 from benchmarks.rivals.journal import Journal
 from compress.plan import Choice
 from compress.surgery import is_factorized
-from search import analysis, measurement
+from search import layer_forms, measurement
 from search import subject as subject_module
 from search.analysis import analyse
 from search.config import Budget, Objective, SearchConfig
@@ -28,7 +28,7 @@ from tests.search.tables import row, timed
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
     monkeypatch.setattr(subject_module, "race", weighed_race)
 
 

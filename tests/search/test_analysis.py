@@ -11,7 +11,7 @@ from compress.errors import CompressError
 from compress.methods.registry import METHODS
 from compress.plan import Choice, Plan
 from compress.surgery import factorize_
-from search import analysis
+from search import layer_forms
 from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import Budget, ConfigError, Limits, Objective, SearchConfig, Weights
@@ -28,7 +28,7 @@ CONFIG = SearchConfig(budget=BUDGET, objective=Objective(device="cpu"))
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     monkeypatch.setattr(subject_module, "race", told_race)
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
 
 
 def prepared(model, config=CONFIG):
@@ -112,7 +112,7 @@ def test_a_form_that_is_no_faster_than_one_that_can_do_more_is_not_decomposed(su
         asked.append((name, choice.method))
         return wanted(self, name, choice)
 
-    monkeypatch.setattr(analysis, "time_layers", even)
+    monkeypatch.setattr(layer_forms, "time_layers", even)
     monkeypatch.setattr(Factors, "of", noting)
     found = analyse(subject, CONFIG, quiet)
     assert {name for name, _ in asked} >= {"conv2", "conv3"}
@@ -134,7 +134,7 @@ def slow_layers(layers, example, **settings):
     ids=["MACs", "parameters"],
 )
 def test_a_slower_form_is_worthwhile_where_time_is_not_minimised(monkeypatch, objective, cost):
-    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", slow_layers)
     config = replace(CONFIG, objective=objective)
     found = analyse(prepared(small(), config), config, quiet)
     assert {layer.name for layer in found.layers} >= {"conv2", "conv3"}
@@ -158,7 +158,7 @@ def test_a_slower_form_is_worthwhile_where_time_is_not_minimised(monkeypatch, ob
     ids=["latency", "weighted"],
 )
 def test_where_every_form_costs_more_the_layer_stays_dense(monkeypatch, objective, sentence):
-    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", slow_layers)
     config = replace(CONFIG, objective=objective)
     found = analyse(prepared(small(), config), config, quiet)
     assert found.layers == ()
@@ -167,7 +167,7 @@ def test_where_every_form_costs_more_the_layer_stays_dense(monkeypatch, objectiv
 
 def test_a_form_that_saves_few_macs_for_much_time_is_no_gain_in_the_mean(monkeypatch, subject):
     """Each form has fewer MACs than the dense layer, and takes a thousand times its time."""
-    monkeypatch.setattr(analysis, "time_layers", slow_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", slow_layers)
     config = replace(CONFIG, objective=weighted(latency=1e-9, macs=1.0))
     found = analyse(subject, config, quiet)
     heavy = replace(CONFIG, objective=weighted(latency=1.0, macs=1e-6))
@@ -259,7 +259,7 @@ def test_where_nothing_is_faster_every_layer_says_how_slow_the_best_form_is(subj
     def slow(layers, example, **settings):
         return {name: 1.0 if name == "dense" else 0.98 + 0.1 * i for i, name in enumerate(layers)}
 
-    monkeypatch.setattr(analysis, "time_layers", slow)
+    monkeypatch.setattr(layer_forms, "time_layers", slow)
     found = analyse(subject, CONFIG, quiet)
     assert found.layers == ()
     assert "nothing was faster" in found.kept_dense["conv3"]

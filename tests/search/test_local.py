@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from compress.load import load
 from compress.recurrent.modes import Modes
-from search import analysis, local
+from search import layer_forms, local
 from search import subject as subject_module
 from search.config import Augmentation, Weights
 from search.errors import DataError
@@ -52,7 +52,7 @@ def make_number():
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
     monkeypatch.setattr(subject_module, "race", weighed_race)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from compress.artifact import PROGRAMS
 from compress.load import load
 from compress.surgery import is_factorized
-from search import analysis, run
+from search import layer_forms, run
 from search import subject as subject_module
 from search.analysis import analyse
 from search.conditions import analysis_condition, baseline_condition, confirmation_condition
@@ -43,7 +43,7 @@ BUDGET = Budget(max_loss=20, unit="points", metric="agreement")
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
     monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
@@ -305,7 +305,7 @@ def test_a_table_from_an_earlier_job_gives_the_same_networks(subject, table):
 
 def test_where_nothing_is_faster_the_dense_network_is_the_result(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        analysis, "time_layers", lambda layers, example, **_: dict.fromkeys(layers, 1.0)
+        layer_forms, "time_layers", lambda layers, example, **_: dict.fromkeys(layers, 1.0)
     )
     model = small()
     result = search_ranks(model, images(), order(), SMALL_ARCHITECTURE)

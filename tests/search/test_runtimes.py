@@ -17,7 +17,7 @@ from compress.onnx.session import Session
 from compress.plan import Choice, Plan
 from compress.simplify import simplify_
 from compress.surgery import factorize_
-from search import analysis, measurement
+from search import analysis, layer_forms, measurement
 from search import subject as subject_module
 from search.config import Budget, ConfigError, EstimationConfig, Objective, SearchConfig
 from search.data.arrays import Arrays
@@ -320,7 +320,7 @@ def test_a_search_holds_for_the_runtime_of_its_objective(monkeypatch, fold_norms
 
         return run
 
-    monkeypatch.setattr(analysis, "time_layers", instead(time_layers, weighed_layers))
+    monkeypatch.setattr(layer_forms, "time_layers", instead(time_layers, weighed_layers))
     monkeypatch.setattr(subject_module, "race", instead(race, weighed_race))
     images = torch.randn(120, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     data = Arrays.of_images(images, train_images=images[:40])

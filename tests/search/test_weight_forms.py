@@ -13,7 +13,7 @@ from compress.plan import Choice, Plan
 from compress.recurrent import guards
 from compress.recurrent.layer import Recurrent
 from compress.recurrent.modes import Modes
-from search import analysis, verification, weight_forms
+from search import layer_forms, verification, weight_forms
 from search import subject as subject_module
 from search.analysis import analyse, table_key
 from search.config import (
@@ -89,7 +89,7 @@ def quiet(fraction, sentence):
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     """Networks and layers take as long as they have parameters."""
-    for module in (analysis, weight_forms):
+    for module in (layer_forms, weight_forms):
         monkeypatch.setattr(module, "time_layers", weighed_layers)
     monkeypatch.setattr(subject_module, "race", weighed_race)
 
@@ -102,7 +102,7 @@ def subject():
 @pytest.fixture(scope="module")
 def table():
     with pytest.MonkeyPatch.context() as patch:
-        for module in (analysis, weight_forms):
+        for module in (layer_forms, weight_forms):
             patch.setattr(module, "time_layers", weighed_layers)
         patch.setattr(subject_module, "race", weighed_race)
         yield analyse(prepared(), order(), quiet)

@@ -11,7 +11,7 @@ from compress.layers import inspect
 from compress.load import build_sequential, load
 from compress.plan import Choice, Plan
 from compress.widths.narrowing import is_narrowed
-from search import analysis
+from search import analysis, layer_forms
 from search import subject as subject_module
 from search.baseline import macs_of
 from search.conditions import analysis_condition
@@ -39,7 +39,7 @@ from tests.search.tables import layer, row, table
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     """Networks take as long as they have parameters."""
-    monkeypatch.setattr(analysis, "time_layers", weighed_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", weighed_layers)
     monkeypatch.setattr(subject_module, "race", weighed_race)
 
 
@@ -77,7 +77,7 @@ def network():
 def result():
     """A search with the widths of three groups, once for all that read it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "time_layers", weighed_layers)
+        patch.setattr(layer_forms, "time_layers", weighed_layers)
         patch.setattr(subject_module, "race", weighed_race)
         config = order(exclude=("conv1", "conv2", "conv3"))  # else ranks serve as well
         return search_ranks(network(), images(), config, SMALL_ARCHITECTURE)

@@ -17,7 +17,7 @@ from torch import nn
 from compress import artifact
 from compress.errors import CompressError, ExportError
 from compress.load import read_safetensors
-from search import analysis, confirmation, subject
+from search import confirmation, layer_forms, subject
 from search.config import Budget, Limits, Objective, Recovery
 from search.evaluation import Evaluator
 from search.measurement import Race, Ratio, Timing
@@ -65,7 +65,7 @@ def write_program(model, example, path) -> float:
 @pytest.fixture
 def house(sessions, tmp_path, monkeypatch) -> House:
     monkeypatch.setattr(subject, "race", race)
-    monkeypatch.setattr(analysis, "time_layers", time_layers)
+    monkeypatch.setattr(layer_forms, "time_layers", time_layers)
     monkeypatch.setattr(artifact, "export_program", write_program)
     monkeypatch.setattr(artifact, "_export_graph", write_program)
     return furnish(sessions, tmp_path)
