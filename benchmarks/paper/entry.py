@@ -150,6 +150,7 @@ def _cifar() -> Iterator[Entry]:
     yield _ours(1.0, LARGE, TRAINED)
     yield _ours(1.0, BEST, LONGER)
     yield _wide(_ours(1.0, BEST, TRAINED))
+    yield _wide(_ours(1.0, BEST, LONGER))
     yield _wide(_ours(1.0, BEST))
     yield _wide(_ours(1.0, BEST, TRAINED), ("conv1", "conv2", "hidden", "narrow", "classify"))
 
