@@ -71,7 +71,7 @@ def analyse(
     of_weights: dict[str, WeightForms] = {}
     for i, name in enumerate(names):
         report(TIMING_SHARE * i / len(names), f"timing the forms of {name}")
-        if isinstance(subject.shape(name), WeightShape):
+        if subject.factors.is_weight(name):
             if name not in of_weights:
                 of_weights |= _time_layer(subject, config, parted(name)[0], names)
             dense_rows[name], found = of_weights[name].dense, of_weights[name].others

@@ -109,6 +109,10 @@ class Factors:
         error, scale = self.error(name, choice), self._metrics.of(name).scale
         return error if scale is None else error * scale * self._errors_of(name).energy
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a name is that of a recurrent layer's weight."""
+        return isinstance(self._shapes[name], WeightShape)
+
     def known(self, name: str, choice: Choice) -> bool:
         """Whether the factors of this choice are there, so that nothing need be decomposed."""
         return (name, choice) in self._factors

@@ -1,7 +1,6 @@
 """The network that a job is about: on its device, with its data, and all that is found once."""
 
 import copy
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,13 +15,11 @@ from compress.load import replace_
 from compress.plan import Plan
 from compress.recurrent.guards import check_long_sequences
 from compress.recurrent.opened import opened, uses
-from compress.recurrent.projection import Projection
-from compress.recurrent.weights import is_recurrent, parted
+from compress.recurrent.weights import is_recurrent
 from compress.reference import Reference
 from compress.repair import repair_
 from compress.shape import LayerShape, WeightShape
 from compress.simplify import Simplification, simplify_
-from compress.surgery import factorized, with_projections
 from compress.widths.narrower import Narrower
 from search.baseline import Baseline, macs_of
 from search.config import GRAPH_RUNTIMES, UNLABELLED, ConfigError, SearchConfig
@@ -35,6 +32,7 @@ from search.metrics import Metrics, likelihood
 from search.progress import Left, Report, endless, silent
 from search.recovery.material import Material, check_recovery
 from search.recovery.recovery import Recovered, recover_
+from search.replacements import replacements
 from search.runtimes.registry import runtime_of
 from search.runtimes.runtime import Runtime
 from search.samples import Samples, check_answers
@@ -277,35 +275,10 @@ class Subject:
 
     def _mended(self, plan: Plan) -> nn.Module:
         """A network of its own: factorised and repaired."""
-        unknown = [name for name, choice in plan if not self.factors.known(name, choice)]
-        self.factors.collect(unknown)
         model = copy.deepcopy(self.dense)
-        replace_(model, {**self._factorised_layers(plan), **self._recurrent_layers(plan)})
+        replace_(model, replacements(self.dense, self.factors, plan))
         repair_(model, plan, self._reference_for(plan))
         return model
-
-    def _factorised_layers(self, plan: Plan) -> dict[str, nn.Module]:
-        return {
-            name: factorized(
-                self.dense.get_submodule(name),
-                choice,
-                decomposition=_Known(self.factors.of(name, choice)),
-            )
-            for name, choice in plan
-            if not isinstance(self.shape(name), WeightShape)
-        }
-
-    def _recurrent_layers(self, plan: Plan) -> dict[str, nn.Module]:
-        """Each with all the weights that the plan names of it."""
-        projections: dict[str, dict[str, Projection]] = defaultdict(dict)
-        for name, choice in plan:
-            if isinstance(self.shape(name), WeightShape):
-                module, weight = parted(name)
-                projections[module][weight] = self.factors.projection(name, choice)
-        return {
-            module: with_projections(self.recurrent_layer(module), weights)
-            for module, weights in projections.items()
-        }
 
     def simplify_(self, model: nn.Module) -> Simplification:
         """Simplify a network made from the dense one, as the order has it."""
@@ -360,13 +333,3 @@ class Subject:
             parameters=self.parameters,
             macs=macs_of(self.layers, self.traces),
         )
-
-
-class _Known:
-    """Factors found before, in the form of a decomposition."""
-
-    def __init__(self, factors: dict[str, Tensor]) -> None:
-        self._factors = factors
-
-    def factors(self, ranks: tuple[int, ...]) -> dict[str, Tensor]:  # noqa: ARG002, of one choice
-        return self._factors
