@@ -2,8 +2,8 @@
 
 Song et al. 2021 bisect the total of the parameters and then search groups of ranks, which is
 exponential in depth. Here the knapsack front holds the cheapest plan for each total predicted
-loss, so the measured loss alone has to be bisected, at any depth; then single layers are swapped,
-and safer plans evaluated too, for the case that other images refuse the best.
+loss, so the measured loss alone has to be bisected, at any depth. Then safer plans are evaluated
+too, for the case that other images refuse the best, and single layers are swapped last.
 """
 
 import math
@@ -44,7 +44,7 @@ class EstimationSearch:
     def ask(self) -> list[Point]:
         if not self._front or len(self._told) >= self._max_evaluations:
             return []
-        point = self._on_front() or self._swap() or self._elsewhere() or self._safer()
+        point = self._on_front() or self._safer() or self._swap() or self._elsewhere()
         return [point] if point else []
 
     def tell(self, candidates: list[Candidate]) -> None:
@@ -122,6 +122,29 @@ class EstimationSearch:
         refused = self._table.loss(high.point) if high else math.inf
         return self._crossing(base, high) or refused, refused
 
+    def _safer(self) -> Point | None:
+        """Of half, then a quarter of the predicted loss that is allowed, one to fall back on.
+
+        The best of those within the budget on one split is within it by luck in part, and other
+        images may refuse it: then it is one of these that is delivered.
+        """
+        base = best(self._told)
+        if base is None or base.costs.cost >= 1:
+            return None
+        loss = self._table.loss(base.point)
+        limit, _ = self._limits(base)
+        kept = [self._table.loss(c.point) for c in self._told if c.costs.is_feasible]
+        told = {candidate.point for candidate in self._told}
+        for share in SAFER:
+            wanted = share * limit
+            if loss <= wanted:
+                return None
+            index = bisect_right(self._losses, wanted) - 1
+            has_one = any(wanted / 2 < each <= wanted for each in kept)
+            if index >= 0 and not has_one and self._front[index] not in told:
+                return self._front[index]
+        return None
+
     def _elsewhere(self) -> Point | None:
         """At widths of which nothing near the limit is known, what they give within it.
 
@@ -169,26 +192,3 @@ class EstimationSearch:
             if gain >= least and swapped < refused and point not in told:
                 swaps.append((max(0.0, swapped - limit), -gain, point))
         return min(swaps)[2] if swaps else None
-
-    def _safer(self) -> Point | None:
-        """Of half, then a quarter of the predicted loss that is allowed, one to fall back on.
-
-        The best of those within the budget on one split is within it by luck in part, and other
-        images may refuse it: then it is one of these that is delivered.
-        """
-        base = best(self._told)
-        if base is None or base.costs.cost >= 1:
-            return None
-        loss = self._table.loss(base.point)
-        limit, _ = self._limits(base)
-        kept = [self._table.loss(c.point) for c in self._told if c.costs.is_feasible]
-        told = {candidate.point for candidate in self._told}
-        for share in SAFER:
-            wanted = share * limit
-            if loss <= wanted:
-                return None
-            index = bisect_right(self._losses, wanted) - 1
-            has_one = any(wanted / 2 < each <= wanted for each in kept)
-            if index >= 0 and not has_one and self._front[index] not in told:
-                return self._front[index]
-        return None
