@@ -26,7 +26,11 @@ from search.runtimes.runtime import Call, Layout, Runtime
 
 LEAST_ROUNDS = 7  # the fewest with a 95 % interval of the median that leaves out no round
 MOST_ROUNDS = 101
-LAYOUT_ROUNDS = 3
+LAYOUT_ROUNDS = (
+    3  # at least: the wrong layout costs a tenth, and whatever runs beside us hides that
+)
+MOST_LAYOUT_ROUNDS = 15
+LAYOUT_SECONDS = 0.3  # of more rounds
 TURN_MS = 2.0  # a turn repeats a short network until about this long
 WARM_BELOW_MS = 20.0  # longer networks do not profit from the caches of the call before
 HOPELESS = 1.3  # a layer this much slower than dense in one turn is not timed again
@@ -163,8 +167,10 @@ def best_layout(network: nn.Module, example: Tensor, *, runtime: Runtime) -> Lay
     if len(layouts) == 1:
         return layouts[0]
     times: dict[Layout, list[float]] = {layout: [] for layout in layouts}
+    rounds, end = 0, time.perf_counter() + LAYOUT_SECONDS
     with _threads(runtime):
-        for _ in range(LAYOUT_ROUNDS):
+        while rounds < LAYOUT_ROUNDS or (time.perf_counter() < end and rounds < MOST_LAYOUT_ROUNDS):
+            rounds += 1
             for layout, turns in times.items():
                 with runtime.ready(network, example, layout) as call:
                     turns.append(statistics.median(_Runner(call, example).turn()))

@@ -168,6 +168,24 @@ def test_the_faster_layout_is_found_by_timing_both(fake_clock, last_ms, wanted):
     assert best_layout(Picky(), X, runtime=Eager()) == wanted
 
 
+def test_a_short_network_is_looked_at_until_a_disturbance_is_over(fake_clock):
+    class Disturbed(nn.Module):
+        """Faster in channels_last, but for its first calls in it."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3)
+            self.calls = 0
+
+        def forward(self, x):
+            is_last = x.is_contiguous(memory_format=torch.channels_last)
+            self.calls += is_last
+            fake_clock.now += int(1e6 * ((4 if self.calls <= 20 else 1) if is_last else 2))
+            return x
+
+    assert best_layout(Disturbed(), X, runtime=Eager()) == "channels_last"
+
+
 def test_a_network_without_images_has_one_layout_only():
     assert best_layout(nn.Linear(3, 3), torch.zeros(2, 3), runtime=Eager()) == "contiguous"
 
