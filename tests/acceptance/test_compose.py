@@ -104,7 +104,9 @@ def test_the_images_install_the_extras_that_are_declared_from_files_that_are_sen
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
     ]
     assert all((ROOT / name).exists() for name in sent)
-    packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    found = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert all(pattern.endswith("*") for pattern in found)  # whatever is inside is sent along
+    packages = {pattern[:-1] for pattern in found}
     assert packages | {"pyproject.toml", "requirements.lock", "README.md"} == set(sent)
     for service, extra in (("migrate", "service"), ("api", "service"), ("worker", "worker")):
         recipe = SERVICES[service]["build"]["dockerfile_inline"]
