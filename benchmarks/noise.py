@@ -45,7 +45,8 @@ def main() -> None:
         for row in _raced(case, device, arguments.races, arguments.seconds)
     ]
     record = Record(
-        command=f"make bench-noise ARGUMENTS='--races {arguments.races}'",
+        command="make bench-noise "
+        f"ARGUMENTS='--races {arguments.races} --seconds {arguments.seconds:g}'",
         threads=1,
         n=arguments.races,
         started_at=started_at,
