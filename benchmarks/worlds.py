@@ -130,12 +130,11 @@ class World:
     def race(self, candidates: Mapping[str, Answerer], **_: Any) -> Race:
         """A race that takes no time: each network takes its share, give or take 1 %."""
         shares = {name: network.time_share for name, network in candidates.items()}
+        all_shares = {"dense": 1.0, **shares}
         return Race(
-            timings={
-                n: Timing(10 * s, 9 * s, 11 * s, 7) for n, s in {"dense": 1, **shares}.items()
-            },
+            timings={name: Timing(10 * s, 9 * s, 11 * s, 7) for name, s in all_shares.items()},
             ratios={name: Ratio(s, 0.99 * s, 1.01 * s) for name, s in shares.items()},
-            layouts=dict.fromkeys(("dense", *candidates), "contiguous"),
+            layouts=dict.fromkeys(all_shares, "contiguous"),
             runtime="none",
             rounds=7,
         )

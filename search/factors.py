@@ -139,11 +139,11 @@ class Factors:
         if self._is_fitted(name, choice):
             return self._fitted(name, choice)
         stages = self._decomposition(name, choice).factors(choice.ranks)
-        return named(stages) if isinstance(self._shapes[name], WeightShape) else stages
+        return named(stages) if self.is_weight(name) else stages
 
     def _is_fitted(self, name: str, choice: Choice) -> bool:
         """Whether all ranks need a search of their own, so that nothing is shared."""
-        return isinstance(self._shapes[name], WeightShape) and choice.method != "svd"
+        return self.is_weight(name) and choice.method != "svd"
 
     def _fitted(self, name: str, choice: Choice) -> dict[str, Tensor]:
         """In the finest norm that fits into memory.

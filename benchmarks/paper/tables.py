@@ -30,17 +30,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     accuracy = f"{row['accuracy']:.2f} %"
     size = (f"{row['parameters']:,}", f"{row['macs']:,}")
     if row["kind"] == "dense":
-        return (
-            row["method"],
-            "",
-            "",
-            "",
-            accuracy,
-            "",
-            *("1.00x",) * len(SETTINGS),
-            *size,
-            *("",) * 3,
-        )
+        none, same = ("",) * 3, ("1.00x",) * len(SETTINGS)
+        return (row["method"], *none, accuracy, "", *same, *size, *none)
     recovery, name = row["recovery"], row["method"]
     lost = f"{row['drop']:.2f} ({row['drop_at_most']:.2f})"
     return (

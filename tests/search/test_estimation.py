@@ -7,7 +7,7 @@ from search.config import EstimationConfig
 from search.estimation import EstimationSearch
 from search.knapsack import cheapest, front
 from search.strategy import Candidate, best, search
-from tests.search.tables import Additive, Entangled, opposed, synthetic
+from tests.search.tables import Additive, Entangled, opposed, synthetic, timed
 
 
 def found_by(truth: Additive, evaluations: int = 10) -> list[Candidate]:
@@ -150,7 +150,15 @@ def test_two_that_are_safer_than_the_best_are_there_to_fall_back_on(exponent):
 
 
 def test_a_best_one_far_within_the_budget_needs_none_to_fall_back_on():
-    made = synthetic(layers=6, choices=6)
-    told = found_by(Additive(made, allowed=10.0))
-    losses = [made.loss(candidate.point) for candidate in told]
-    assert losses == sorted(losses)  # ever bolder
+    """Half of what its loss lets hope for is bolder than it is, and than what was refused."""
+    made = synthetic(layers=20, choices=16)
+    points = front(made)
+    best_one, refused = points[len(points) // 3 :][:2]
+    strategy = EstimationSearch(made, EstimationConfig())
+    strategy.tell(
+        [
+            Candidate(best_one, timed(1e-4, 1e-4 - 0.1, made.cost(best_one), 0.5)),
+            Candidate(refused, timed(300.0, 299.9, made.cost(refused), 0.5)),
+        ]
+    )
+    assert all(made.loss(point) < made.loss(refused) for point in strategy.ask())

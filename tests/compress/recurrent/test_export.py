@@ -29,7 +29,7 @@ class Tagger(nn.Module):
     def __init__(self, recurrent):
         super().__init__()
         self.recurrent = recurrent
-        width = recurrent.hidden_size * (1 + recurrent.bidirectional)
+        width = recurrent.width * (1 + recurrent.bidirectional)
         self.head = nn.Linear(width, 3)
 
     def forward(self, x):
