@@ -28,18 +28,21 @@ lock: ## resolve pyproject.toml anew into requirements.lock
 		$$UV pip compile --quiet --universal $(EXTRAS:%=--extra %) --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 
+# Files of tests go to two processes, each computing with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 demo: install ## the whole path on this machine: DATA=digits (default) or DATA=mnist
 	@$(BIN)/python -m examples.demo $(DATA)
 
 test: install ## all tests but benchmarks, on SQLite and PostgreSQL
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 check: install ## format, lint, types, import contracts, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 format: install ## format and mend what ruff can mend
 	@$(BIN)/ruff format .

@@ -70,10 +70,10 @@ def _raced(case: Case, device: str, races: int, seconds: float) -> Iterator[Row]
         for batch in BATCHES:
             objective = Objective(device="auto", runtime=runtime, batch=batch)
             example = arrays.batch(torch.arange(batch), torch.device(device))
-            ratios = []
+            twin, ratios = copy.deepcopy(network), []
             for seed in range(races):
                 ended = race(
-                    {"dense": network, "copy": copy.deepcopy(network)},
+                    {"dense": network, "copy": twin},
                     example,
                     runtime=runtime_of(objective),
                     seconds=seconds,

@@ -8,6 +8,7 @@ too, for the case that other images refuse the best, and single layers are swapp
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from search.config import EstimationConfig
 from search.joint import Table, front
@@ -33,16 +34,19 @@ class EstimationSearch:
     What is asked depends only on the candidates told, in their order.
     """
 
-    def __init__(self, table: Table, config: EstimationConfig) -> None:
+    def __init__(
+        self, table: Table, config: EstimationConfig, seeds: Sequence[Candidate] = ()
+    ) -> None:
+        """`seeds` are candidates of an earlier search: known, and not counted."""
         self._table = table
-        self._max_evaluations = config.max_evaluations
+        self._max_told = config.max_evaluations + len(seeds)
         self._front = [point for point in front(table) if point != table.dense_point]
         self._losses = [table.loss(point) for point in self._front]
         self._costs = [table.cost(point) for point in self._front]
-        self._told: list[Candidate] = []
+        self._told = list(seeds)
 
     def ask(self) -> list[Point]:
-        if not self._front or len(self._told) >= self._max_evaluations:
+        if not self._front or len(self._told) >= self._max_told:
             return []
         point = self._on_front() or self._safer() or self._swap() or self._elsewhere()
         return [point] if point else []
@@ -166,6 +170,8 @@ class EstimationSearch:
     def _is_known(self, point: Point, limit: float) -> bool:
         """Whether its widths kept the budget near the limit, or broke it with no more predicted."""
         for candidate in self._told:
+            if candidate.point == point:
+                return True
             if self._table.width_of(candidate.point) == self._table.width_of(point):
                 loss = self._table.loss(candidate.point)
                 if candidate.costs.is_feasible and loss >= limit / NEAR:

@@ -1,15 +1,17 @@
 """Which candidates are worth a test on the confirmation split, and in which order."""
 
 from search.joint import Table
-from search.pareto import front
+from search.pareto import front, nearest
 from search.strategy import Candidate
 
-WITHIN = 8  # whose bound is within on the search split, from the safest to the cheapest
+# Whose bound is within on the search split, from the safest to the cheapest. Each is another test
+# that may fail and end the testing before one that would have passed.
+WITHIN = 4
 BEYOND = 1  # cheaper ones of which the loss alone is within: tested last, they put nothing at risk
 
 
 def finalists(table: Table, candidates: list[Candidate], allowed: float) -> list[Candidate]:
-    """Up to nine candidates that are cheaper than dense, in the order they are to be tested.
+    """Up to five candidates that are cheaper than dense, in the order they are to be tested.
 
     The safest is the one of least predicted loss: on some hundred images most candidates within
     the budget have lost the same, and which of them a few more wrong answers would push out is
@@ -29,8 +31,9 @@ def finalists(table: Table, candidates: list[Candidate], allowed: float) -> list
     within = front([c for c in cheaper if c.costs.is_feasible], safe_and_cheap)
     if not within:
         return front(cheaper, safe_and_cheap)[:WITHIN]
-    places = dict.fromkeys(round(i * (len(within) - 1) / (WITHIN - 1)) for i in range(WITHIN))
-    least = within[-1].costs.cost
+    most, least = (candidate.costs.cost for candidate in (within[0], within[-1]))
+    equal_ratios = (most * (least / most) ** (i / (WITHIN - 1)) for i in range(WITHIN))
+    tested = nearest(within, lambda candidate: candidate.costs.cost, equal_ratios)
     bold = front(
         [
             c
@@ -39,4 +42,4 @@ def finalists(table: Table, candidates: list[Candidate], allowed: float) -> list
         ],
         safe_and_cheap,
     )
-    return [within[place] for place in places] + bold[:BEYOND]
+    return tested + bold[:BEYOND]

@@ -15,6 +15,7 @@ from deap import base, tools
 from search.config import GeneticConfig
 from search.knapsack import cheapest, front
 from search.prediction import saving_scale
+from search.reweighting import reweighted
 from search.strategy import Candidate, Costs, Point
 from search.table import ChoiceTable
 from search.uniform import uniform_points
@@ -64,12 +65,14 @@ class GeneticSearch:
     whatever order a generation's own come. Failed candidates never become parents.
     """
 
-    def __init__(self, table: ChoiceTable, config: GeneticConfig) -> None:
+    def __init__(
+        self, table: ChoiceTable, config: GeneticConfig, seeds: Sequence[Candidate] = ()
+    ) -> None:
+        """`seeds` are candidates of an earlier search: known, and not asked for again."""
         self._table = table
         self._config = config
-        self._front = front(table)
         self._generation = 0
-        self._told: list[Candidate] = []
+        self._told = list(seeds)
         self._parents: list[Parent] = []
         self._operators = base.Toolbox()
         self._operators.register("mate", tools.cxUniform, indpb=0.5)
@@ -92,36 +95,41 @@ class GeneticSearch:
         """Half of the generation from the estimation front, a third uniform, the rest random."""
         size = self._config.population
         seeds = chain(
-            spread(self._front, size // 2),
+            spread(front(self._table), size // 2),
             spread(uniform_points(self._table), size // 3),
         )
         points = dict.fromkeys(seeds)
         points.update(dict.fromkeys(self._random() for _ in range(size)))
-        points.pop(self._table.dense_point, None)  # known without asking
-        return list(points)[:size]
+        known = self._known()
+        return [point for point in points if point not in known][:size]
 
     def _children(self) -> list[Point]:
         """The front's point at the limit, then for each place the best of `screening` children.
 
-        The front keeps the search abreast of the estimation, whose bisection it thus repeats.
+        Both by losses that are weighed anew, by all that was measured so far.
         """
-        asked = {candidate.point for candidate in self._told} | {self._table.dense_point}
-        scale, limit = saving_scale(self._table, self._told), loss_limit(self._table, self._told)
+        known, table = self._known(), reweighted(self._table, self._told)
+        scale, limit = saving_scale(table, self._told), loss_limit(table, self._told)
 
         def promise(point: Point) -> float:
             """Predicted cost, and a penalty for the loss beyond the limit."""
-            saved = 1 - self._table.cost(point)
-            return 1 - scale * saved + max(0.0, self._table.loss(point) / limit - 1)
+            saved = 1 - table.cost(point)
+            return 1 - scale * saved + max(0.0, table.loss(point) / limit - 1)
 
-        crossing = cheapest(self._table, self._front, limit)
-        points = [] if crossing in asked else [crossing]
-        asked.add(crossing)
+        crossing = cheapest(table, front(table), limit)
+        points = [] if crossing in known else [crossing]
+        known.add(crossing)
         for _ in range(self._config.population - len(points)):
-            children = {self._child() for _ in range(self._config.screening)} - asked
+            children = {self._child() for _ in range(self._config.screening)} - known
             if children:
                 points.append(min(children, key=lambda point: (promise(point), point)))
-                asked.add(points[-1])
+                known.add(points[-1])
         return points
+
+    def _known(self) -> set[Point]:
+        """What was told, and the dense network, which needs no asking."""
+        dense = set() if self._table.narrowed else {self._table.dense_point}
+        return dense | {candidate.point for candidate in self._told}
 
     def _child(self) -> Point:
         if not self._parents:

@@ -3,6 +3,9 @@
 The same layer drifts by half within an hour, and whoever runs beside us disturbs one network and
 not the other. So nothing is compared with yesterday's figure: each round runs every network once,
 in an order drawn anew, and two networks are compared by the ratio of their times within a round.
+Two copies of one network differ too, by up to 4 % for as long as both live: by where their weights
+came to lie. So a race has heats, each of instances made anew in an order of its own, and how far
+apart the heats are says how far a ratio is to be trusted (decision 0020).
 What a process freed before decides whether glibc keeps the memory of a call for the next one or has
 it made anew, which can double a fast network's time. So all processes keep it (decision 0005).
 """
@@ -12,9 +15,9 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.load import keep_freed_memory
-from search.runtimes.runtime import Call, Layout, Runtime
+from search.runtimes.runtime import Instances, Layout, Runtime
+from search.stopwatch import Stopwatch, computing
 
-LEAST_ROUNDS = 7  # the fewest with a 95 % interval of the median that leaves out no round
-MOST_ROUNDS = 101
-LAYOUT_ROUNDS = (
-    3  # at least: the wrong layout costs a tenth, and whatever runs beside us hides that
-)
-MOST_LAYOUT_ROUNDS = 15
-LAYOUT_SECONDS = 0.3  # of more rounds
-TURN_MS = 2.0  # a turn repeats a short network until about this long
-WARM_BELOW_MS = 20.0  # longer networks do not profit from the caches of the call before
-HOPELESS = 1.3  # a layer this much slower than dense in one turn is not timed again
+HEATS = 9  # of these the second and the last but one enclose the median with 96 %
+MOST_ROUNDS = 101  # of a heat, or of layers
+HOPELESS = 1.3  # what is this much slower than another form of it is not timed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """T / T_dense within a round: the median of the rounds with its 95 % interval."""
+    """T / T_dense within a round: the median of the heats with its 95 % interval."""
 
     median: float
     low: float
@@ -78,12 +75,13 @@ def race(
 ) -> Race:
     """Time whole networks against `networks["dense"]`, all of them in one runtime.
 
-    Each network is timed in the memory layout that is the faster for it, found beforehand unless
-    `layouts` knows it, and left in the layout it came in. Rounds go on until `seconds` are spent,
-    but there are seven at least.
+    There are nine heats, each with instances of the networks made anew in memory of their own.
+    Where `layouts` does not know in which memory layout a network is timed it is timed in each,
+    and the one that is the faster counts. Rounds of a heat go on until its share of `seconds` is
+    spent, but there is one at least.
 
     Args:
-        networks: in eval mode, on the device of `example`.
+        networks: in eval mode, on the device of `example`; left as they are.
         example: the input, at the batch size that counts.
         runtime: and its threads; torch's own number is restored afterwards.
         seconds: what the rounds may take together.
@@ -92,34 +90,29 @@ def race(
         keep_freed: what is freed is kept for the next call, as `compress.load.keep_freed_memory`
             has it, in this process from now on. False leaves the C library as it is.
     """
-    shuffler = random.Random(seed)
-    turns: dict[str, list[list[float]]] = {name: [] for name in networks}
     if keep_freed:
         keep_freed_memory()
-    with _threads(runtime), ExitStack() as stack:
-        chosen = {
-            name: (layouts or {}).get(name) or best_layout(network, example, runtime=runtime)
-            for name, network in networks.items()
-        }
-        runners = {
-            name: _Runner(
-                stack.enter_context(runtime.ready(network, example, chosen[name])), example
-            )
-            for name, network in networks.items()
-        }
-        names = list(networks)
-        rounds, end = 0, time.perf_counter() + seconds
-        while rounds < LEAST_ROUNDS or (time.perf_counter() < end and rounds < MOST_ROUNDS):
-            shuffler.shuffle(names)
-            for name in names:
-                turns[name].append(runners[name].turn())
-            rounds += 1
+    known = layouts or {}
+    entries = [
+        (name, layout)
+        for name, network in networks.items()
+        for layout in ([known[name]] if name in known else runtime.layouts(network, example))
+    ]
+    shuffler, heats = random.Random(seed), list[_Heat]()
+    with computing(runtime):
+        made = {name: runtime.prepare(network, example) for name, network in networks.items()}
+        for _ in range(HEATS):
+            heats.append(_heat(made, entries, example, seconds / HEATS, shuffler))
+            entries = [entry for entry in entries if not _is_hopeless(entry, heats[0])]
+    chosen = {name: _faster(name, entries, heats) for name in networks}
+    ratios = {name: _ratio(heats, chosen[name], chosen["dense"]) for name in networks}
+    del ratios["dense"]
     return Race(
-        timings={name: _timing(turns[name]) for name in networks},
-        ratios={name: _ratio(turns[name], turns["dense"]) for name in networks if name != "dense"},
-        layouts=chosen,
+        timings={name: _timing(heats, entry) for name, entry in chosen.items()},
+        ratios=ratios,
+        layouts=dict(chosen.values()),
         runtime=runtime.name,
-        rounds=rounds,
+        rounds=sum(len(heat[chosen["dense"]]) for heat in heats),
     )
 
 
@@ -140,9 +133,9 @@ def time_layers(
     """
     keep_freed_memory()
     shuffler = random.Random(seed)
-    with _threads(runtime), ExitStack() as stack:
-        runners = {
-            name: _Runner(stack.enter_context(runtime.ready(layer, example, layout)), example)
+    with computing(runtime):
+        watches = {
+            name: Stopwatch(runtime.prepare(layer, example)(layout), example)
             for name, layer in layers.items()
         }
         dense_turns: list[float] = []
@@ -151,7 +144,7 @@ def time_layers(
         rounds, end = 0, time.perf_counter() + seconds
         while rounds < 3 or (time.perf_counter() < end and rounds < MOST_ROUNDS):
             shuffler.shuffle(names)
-            turns = {name: statistics.median(runners[name].turn()) for name in names}
+            turns = {name: statistics.median(watches[name].turn()) for name in names}
             dense_turns.append(turns["dense"])
             for name, turn in turns.items():
                 ratios[name].append(turn / turns["dense"])
@@ -159,22 +152,6 @@ def time_layers(
             rounds += 1
     dense_ms = statistics.median(dense_turns)
     return {name: dense_ms * statistics.median(ratios[name]) for name in layers}
-
-
-def best_layout(network: nn.Module, example: Tensor, *, runtime: Runtime) -> Layout:
-    """The memory layout in which `network` is the faster, measured in alternation."""
-    layouts = runtime.layouts(network, example)
-    if len(layouts) == 1:
-        return layouts[0]
-    times: dict[Layout, list[float]] = {layout: [] for layout in layouts}
-    rounds, end = 0, time.perf_counter() + LAYOUT_SECONDS
-    with _threads(runtime):
-        while rounds < LAYOUT_ROUNDS or (time.perf_counter() < end and rounds < MOST_LAYOUT_ROUNDS):
-            rounds += 1
-            for layout, turns in times.items():
-                with runtime.ready(network, example, layout) as call:
-                    turns.append(statistics.median(_Runner(call, example).turn()))
-    return min(times, key=lambda layout: statistics.median(times[layout]))
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -212,66 +189,66 @@ def circumstances(device: torch.device, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-class _Runner:
-    """A network that is ready to be timed on `example`, call by call."""
-
-    def __init__(self, call: Call, example: Tensor) -> None:
-        self._call = call
-        self._time = _time_cuda if example.is_cuda else _time_cpu
-        with torch.inference_mode():
-            call()  # the first call allocates and chooses kernels
-            typical = self._time(call)
-        self._calls = max(1, min(25, math.ceil(TURN_MS / max(typical, 1e-6))))
-        self._warms = typical < WARM_BELOW_MS
-
-    def turn(self) -> list[float]:
-        """Milliseconds of each call of one turn."""
-        with torch.inference_mode():
-            if self._warms:
-                self._call()
-            return [self._time(self._call) for _ in range(self._calls)]
+_Entry = tuple[str, Layout]
+_Heat = dict[_Entry, list[list[float]]]
+"""Of each network in each layout the turns, milliseconds of single calls."""
 
 
-@contextmanager
-def _threads(runtime: Runtime) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(runtime.torch_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _heat(
+    made: Mapping[str, Instances],
+    entries: Sequence[_Entry],
+    example: Tensor,
+    seconds: float,
+    shuffler: random.Random,
+) -> _Heat:
+    """Rounds of new instances, which are made in an order drawn anew too."""
+    order = shuffler.sample(entries, len(entries))
+    watches = {entry: Stopwatch(made[entry[0]](entry[1]), example) for entry in order}
+    turns: _Heat = {entry: [] for entry in entries}
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while not rounds or (time.perf_counter() < end and rounds < MOST_ROUNDS):
+        shuffler.shuffle(order)
+        for entry in order:
+            turns[entry].append(watches[entry].turn())
+        rounds += 1
+    return turns
 
 
-def _time_cpu(call: Call) -> float:
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
+def _typical(turns: Sequence[Sequence[float]]) -> float:
+    return statistics.median(statistics.median(turn) for turn in turns)
 
 
-def _time_cuda(call: Call) -> float:
-    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end)
+def _is_hopeless(entry: _Entry, heat: _Heat) -> bool:
+    """Whether the network is far slower in this layout than in another."""
+    least = min(_typical(turns) for (name, _), turns in heat.items() if name == entry[0])
+    return _typical(heat[entry]) > HOPELESS * least
 
 
-def _timing(turns: Sequence[Sequence[float]]) -> Timing:
-    calls = sorted(call for turn in turns for call in turn)
+def _faster(name: str, entries: Sequence[_Entry], heats: Sequence[_Heat]) -> _Entry:
+    """The network in the layout that is the faster over all heats."""
+    return min(
+        (entry for entry in entries if entry[0] == name),
+        key=lambda entry: _typical(list(chain.from_iterable(heat[entry] for heat in heats))),
+    )
+
+
+def _timing(heats: Sequence[_Heat], entry: _Entry) -> Timing:
+    calls = sorted(call for heat in heats for turn in heat[entry] for call in turn)
     p10, p50, p90 = (calls[round(share * (len(calls) - 1))] for share in (0.1, 0.5, 0.9))
     return Timing(p50, p10, p90, len(calls))
 
 
-def _ratio(turns: Sequence[Sequence[float]], dense: Sequence[Sequence[float]]) -> Ratio:
-    rounds = [
-        statistics.median(turn) / statistics.median(reference)
-        for turn, reference in zip(turns, dense, strict=True)
+def _ratio(heats: Sequence[_Heat], entry: _Entry, dense: _Entry) -> Ratio:
+    ratios = [
+        statistics.median(
+            statistics.median(turn) / statistics.median(reference)
+            for turn, reference in zip(heat[entry], heat[dense], strict=True)
+        )
+        for heat in heats
     ]
-    low, high = median_interval(rounds)
-    return Ratio(statistics.median(rounds), low, high)
+    low, high = median_interval(ratios)
+    return Ratio(statistics.median(ratios), low, high)
 
 
 def _processor() -> str:

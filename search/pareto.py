@@ -29,6 +29,23 @@ def front(items: Iterable[Item], costs: Callable[[Item], tuple[float, float]]) -
     return found
 
 
+def nearest(
+    items: Iterable[Item], cost: Callable[[Item], float], wanted: Iterable[float]
+) -> list[Item]:
+    """For each wanted cost the item that is nearest to it, none of them twice.
+
+    Args:
+        items: one or more; of two as near the first that came is taken.
+        cost: of an item.
+        wanted: in the order that is returned.
+    """
+    known = [(cost(item), item) for item in items]
+    places = (
+        min(range(len(known)), key=lambda place: abs(known[place][0] - each)) for each in wanted
+    )
+    return [known[place][1] for place in dict.fromkeys(places)]
+
+
 def unbeaten(
     candidates: Iterable[Candidate], *, dense_point: Point, allowed: float
 ) -> list[Candidate]:

@@ -25,6 +25,7 @@ from search.config import SearchConfig
 from search.joint import JointTable, Table
 from search.knapsack import front
 from search.metrics import likelihood
+from search.pareto import nearest
 from search.progress import Report
 from search.strategy import Point
 from search.subject import Subject
@@ -131,9 +132,7 @@ def _spaced(table: ChoiceTable, points: Sequence[Point]) -> list[Point]:
     if not points:
         return []
     most = 1 - table.cost(points[-1])
-    wanted = [1 - most * number / WIDTHS for number in range(1, WIDTHS + 1)]
-    nearest = (min(points, key=lambda p: abs(table.cost(p) - cost)) for cost in wanted)
-    return list(dict.fromkeys(nearest))
+    return nearest(points, table.cost, (1 - most * n / WIDTHS for n in range(1, WIDTHS + 1)))
 
 
 class _Trial:

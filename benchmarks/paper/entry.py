@@ -158,6 +158,7 @@ def _cifar() -> Iterator[Entry]:
 def _modern() -> Iterator[Entry]:
     """Without training at half a point, one and two; with it at none and half a point."""
     yield from (_ours(max_loss, BEST) for max_loss in (0.5, 1.0, 2.0))
+    yield _ours(0.5, BEST, search=GeneticConfig())
     yield from (_ours(max_loss, BEST, TRAINED) for max_loss in (0.0, 0.5))
     yield _wide(_ours(0.5, BEST))
 

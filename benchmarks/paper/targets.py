@@ -1,7 +1,7 @@
 """What the rows of a network are to show."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks.case import CIFAR10, MNIST, Case
 from benchmarks.paper.row import Row
@@ -23,6 +23,7 @@ WANTED = {
 }
 CORRELATION = 0.9  # Spearman's, over the candidates of a row
 AHEAD = 1.2  # of every rival at the same recovery
+ASKED = ("budget", "runtime", "batch", "recovery")
 
 
 def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
@@ -47,6 +48,7 @@ def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
                 round(statistics.median(known), 3) if known else None,
             )
         )
+    found += _genetic(rows)
     rivals = [row for row in rows if row["kind"] == "rival"]
     for row in rivals:
         alike = [r for r in rows if r["kind"] == "ours" and r["recovery"] == row["recovery"]]
@@ -61,6 +63,23 @@ def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
             )
         )
     return found
+
+
+def _genetic(rows: Sequence[Row]) -> Iterator[Target]:
+    """What the generations add to the estimation that they begin with, where both ran."""
+    ours = [row for row in rows if row["kind"] == "ours"]
+    by = {(row["method"], *(str(row[key]) for key in ASKED)): row for row in ours}
+    for (method, *asked), row in by.items():
+        begun = by.get(("estimation", *asked))
+        if method == "genetic" and begun:
+            setting = f"{row['runtime']} {row['batch']}"
+            speeds = [each["speedups"][setting]["speedup"] for each in (row, begun)]
+            yield Target(
+                f"speedup of genetic / of estimation in {setting} at <= {row['budget']:g} points",
+                ">=",
+                1.0,
+                round(speeds[0] / speeds[1], 3) if row["kept"] else None,
+            )
 
 
 def _fastest(rows: Sequence[Row], kind: str, max_loss: float, setting: str) -> float | None:

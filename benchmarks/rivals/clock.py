@@ -22,6 +22,7 @@ def cpu_clock() -> Iterator[None]:
     """
     with (
         patch("search.measurement.time", CLOCK),
+        patch("search.stopwatch.time", CLOCK),
         patch("search.subject.recover_", partial(recover_, clock=time.process_time)),
     ):
         yield

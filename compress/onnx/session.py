@@ -20,11 +20,12 @@ class Session:
     Idle threads of onnxruntime would spin and take the processor from torch: here they sleep.
 
     Args:
-        graph: in memory, or a file; a graph of more than 2 GB can only be a file.
+        graph: in memory, written out or not, or a file; a graph of more than 2 GB can only be a
+            file.
         threads: to compute with.
     """
 
-    def __init__(self, graph: ModelProto | Path, *, threads: int = 1) -> None:
+    def __init__(self, graph: ModelProto | bytes | Path, *, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -32,7 +33,7 @@ class Session:
         for pool in ("intra_op", "inter_op"):
             options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            graph.SerializeToString() if isinstance(graph, ModelProto) else str(graph),
+            _loadable(graph),
             options,
             providers=["CPUExecutionProvider"],
         )
@@ -52,3 +53,9 @@ class Session:
         except (Fail, InvalidArgument, RuntimeException) as error:
             raise ExportError(f"onnxruntime cannot compute the graph: {error}", GRAPH) from error
         return torch.from_numpy(output)
+
+
+def _loadable(graph: ModelProto | bytes | Path) -> bytes | str:
+    if isinstance(graph, ModelProto):
+        return graph.SerializeToString()
+    return graph if isinstance(graph, bytes) else str(graph)

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", choices=CASES, default="digits")
     parser.add_argument("--max-loss", type=float, help="points of accuracy that may be lost")
     parser.add_argument("--batch", type=int, default=8, help="batch size that is timed")
-    parser.add_argument("--generations", type=int, default=4)
+    parser.add_argument("--generations", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the record")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _leave)  # passes through every `finally`, as Ctrl-C does

@@ -39,7 +39,6 @@ def main() -> None:
         example,
         runtime=runtime,
         seconds=SECONDS,
-        layouts={"dense": found.layouts[first], second: found.layouts[second]},
     )
     with torch.inference_mode():
         right = int((dense(arrays["images"]).argmax(1) == arrays["labels"]).sum())

@@ -12,7 +12,7 @@ from search.config.errors import ConfigError
 from search.config.modes import WeightModes
 from search.config.objective import Objective
 from search.config.recovery import Recovery
-from search.config.strategies import EstimationConfig, StrategyConfig
+from search.config.strategies import EstimationConfig, GeneticConfig, StrategyConfig
 
 Method = Literal[
     "svd",
@@ -75,8 +75,8 @@ class SearchConfig:
         if self.widths and (self.importance != "loss" or not _takes_widths(self.search)):
             raise ConfigError(
                 f"widths came with strategy {self.search.strategy} and importance "
-                f"{self.importance}: they are searched by strategy estimation (by loss) alone, "
-                "with importance loss"
+                f"{self.importance}: they are searched by the strategies estimation (by loss) "
+                "and genetic alone, with importance loss"
             )
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ConfigError(
@@ -91,4 +91,6 @@ class SearchConfig:
 
 
 def _takes_widths(search: StrategyConfig) -> bool:
-    return isinstance(search, EstimationConfig) and search.by == "loss"
+    if isinstance(search, EstimationConfig):
+        return search.by == "loss"
+    return isinstance(search, GeneticConfig)

@@ -11,7 +11,7 @@ class EstimationConfig:
     """One number stands for the whole plan.
 
     by="loss": bisect the total predicted loss, the fastest plan for each by knapsack; ends with
-    `max_evaluations`.
+    `max_evaluations`, where widths are ordered with as many more for them.
     by="parameters": Song et al. 2021, algorithm 1: bisect the parameter count, then group search,
     refused where the group search would take more than `max_group_points` evaluations.
     """
@@ -24,7 +24,7 @@ class EstimationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneticConfig:
-    """NSGA-II on one gene a layer, seeded with the estimation front."""
+    """NSGA-II on one gene a layer, after the estimation and from all that it evaluated."""
 
     strategy: Literal["genetic"] = "genetic"
     population: Annotated[int, Ge(4), Le(512)] = 12

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, cast
@@ -11,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from search.runtimes.runtime import NO_OTHERS, Call, Layout
+from search.runtimes.runtime import NO_OTHERS, Call, Instances, Layout
 
 COMPILERS = ("g++", "clang++", "cl")
 
@@ -37,8 +36,8 @@ class Compiled:
     def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:  # noqa: ARG002
         return ("contiguous",)  # the compiler chooses inside
 
-    @contextmanager
-    def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:  # noqa: ARG002
+    def prepare(self, network: nn.Module, example: Tensor) -> Instances:
+        """See `Runtime.prepare`; all instances are one, since compiling takes many seconds."""
         from torch._inductor import config  # noqa: PLC0415, loads the compiler, which takes seconds
 
         x = example.contiguous()
@@ -51,7 +50,7 @@ class Compiled:
         # Else a pool of compiling processes is started, which outlives the first compilation.
         with config.patch(compile_threads=1), torch.inference_mode():
             compiled()
-        yield compiled
+        return lambda _: compiled
 
 
 def missing() -> str | None:

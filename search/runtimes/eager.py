@@ -1,14 +1,13 @@
 """torch as it is: one kernel after the other, in the memory layout that suits the network."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from search.runtimes.runtime import NO_OTHERS, Call, Layout
+from search.runtimes.runtime import NO_OTHERS, Call, Instances, Layout
 
 FORMATS: Final[dict[Layout, torch.memory_format]] = {
     "contiguous": torch.contiguous_format,
@@ -33,19 +32,19 @@ class Eager:
             return ("contiguous",)
         return tuple(FORMATS)
 
-    @contextmanager
-    def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:
-        """See `Runtime.ready`. The network is contiguous afterwards, as all of ours rest.
+    def prepare(self, network: nn.Module, example: Tensor) -> Instances:
+        """See `Runtime.prepare`.
 
         What takes no images, a linear layer say, has no layout but the one.
         """
-        if layout == "contiguous" or example.ndim != 4:
-            x = example.contiguous()
-            yield lambda: network(x)
-            return
-        network.to(memory_format=FORMATS[layout])
-        try:
-            images = example.contiguous(memory_format=FORMATS[layout])
-            yield lambda: network(images)
-        finally:
-            network.to(memory_format=torch.contiguous_format)
+
+        def instance(layout: Layout) -> Call:
+            own = copy.deepcopy(network)
+            if layout == "contiguous" or example.ndim != 4:
+                x = example.contiguous()
+            else:
+                own.to(memory_format=FORMATS[layout])
+                x = example.contiguous(memory_format=FORMATS[layout])
+            return lambda: own(x)
+
+        return instance

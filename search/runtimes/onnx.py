@@ -1,7 +1,5 @@
 """onnxruntime on the CPU: on most networks the fastest there, and the one to deploy with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MappingProxyType
 
 import onnxruntime
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.onnx.session import Session
 from search.runtimes.graphs import GraphRuntime
-from search.runtimes.runtime import Call, Layout
+from search.runtimes.runtime import Call, Instances, Layout
 
 
 class OnnxRuntime(GraphRuntime):
@@ -18,8 +16,13 @@ class OnnxRuntime(GraphRuntime):
     name = "onnxruntime"
     versions = MappingProxyType({"onnxruntime": onnxruntime.__version__})
 
-    @contextmanager
-    def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:  # noqa: ARG002
-        session = Session(self.graphs.of(network, example), threads=self.threads)
-        inputs = {session.inputs[0]: example.contiguous().numpy()}
-        yield lambda: session.run(None, inputs)
+    def prepare(self, network: nn.Module, example: Tensor) -> Instances:
+        """See `Runtime.prepare`."""
+        graph = self.graphs.of(network, example).SerializeToString()
+
+        def instance(layout: Layout) -> Call:  # noqa: ARG001
+            session = Session(graph, threads=self.threads)
+            inputs = {session.inputs[0]: example.contiguous().numpy()}
+            return lambda: session.run(None, inputs)
+
+        return instance

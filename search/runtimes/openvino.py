@@ -1,14 +1,12 @@
 """OpenVINO on the CPU, from the same graphs as onnxruntime."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MappingProxyType
 
 import openvino
 from torch import Tensor, nn
 
 from search.runtimes.graphs import GraphRuntime
-from search.runtimes.runtime import Call, Layout
+from search.runtimes.runtime import Call, Instances, Layout
 
 
 class OpenVino(GraphRuntime):
@@ -21,8 +19,8 @@ class OpenVino(GraphRuntime):
         super().__init__(threads)
         self._core = openvino.Core()
 
-    @contextmanager
-    def ready(self, network: nn.Module, example: Tensor, layout: Layout) -> Iterator[Call]:  # noqa: ARG002
+    def prepare(self, network: nn.Module, example: Tensor) -> Instances:
+        """See `Runtime.prepare`."""
         graph = self.graphs.of(network, example)
         model = self._core.read_model(model=graph.SerializeToString())
         model.reshape(list(example.shape))
@@ -31,6 +29,10 @@ class OpenVino(GraphRuntime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
         }
-        request = self._core.compile_model(model, "CPU", settings).create_infer_request()
-        inputs = {0: example.contiguous().numpy()}
-        yield lambda: request.infer(inputs, share_inputs=True)
+
+        def instance(layout: Layout) -> Call:  # noqa: ARG001
+            request = self._core.compile_model(model, "CPU", settings).create_infer_request()
+            inputs = {0: example.contiguous().numpy()}
+            return lambda: request.infer(inputs, share_inputs=True)
+
+        return instance

@@ -1,7 +1,6 @@
 """What runs a network where its speed is measured."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -13,6 +12,9 @@ NO_OTHERS: Final[Mapping[str, str]] = MappingProxyType({})  # libraries besides 
 
 Call = Callable[[], object]
 """Runs a network once on its input."""
+
+Instances = Callable[[Layout], Call]
+"""Makes a network ready to be called, in one of the layouts that its runtime knows for it."""
 
 
 class Runtime(Protocol):
@@ -39,13 +41,11 @@ class Runtime(Protocol):
     def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:
         """The memory layouts in which the network may be the faster: one or two."""
 
-    def ready(
-        self, network: nn.Module, example: Tensor, layout: Layout
-    ) -> AbstractContextManager[Call]:
-        """The network made ready to be called, for a while; then it is as it came.
+    def prepare(self, network: nn.Module, example: Tensor) -> Instances:
+        """What makes instances of a network: the same computation, in memory of its own each time.
 
         Args:
-            network: whole, or a single layer; in eval mode, on the device of `example`.
+            network: whole, or a single layer; in eval mode, on the device of `example`; left as
+                it is.
             example: the input (N, ...) of each call.
-            layout: one of `layouts`.
         """

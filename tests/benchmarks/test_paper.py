@@ -94,6 +94,23 @@ def test_a_plan_that_was_raced_twice_counts_by_its_median():
     assert targets(MNIST, rows)[0].value == 8.0
 
 
+def test_genetic_is_held_against_the_estimation_that_was_asked_the_same():
+    rows = [
+        {"kind": "dense", "method": "dense"},
+        a_row("ours", 6.0),
+        a_row("ours", 6.6, method="genetic"),
+        a_row("ours", 4.0, budget=0.1),
+        a_row("ours", 3.0, budget=0.1, method="genetic"),
+        a_row("ours", 9.0, budget=0.5, method="genetic"),
+    ]
+    (faster, slower) = [each for each in targets(MNIST, rows) if "genetic" in each.name]
+    assert (faster.value, faster.met) == (1.1, True)
+    assert (slower.value, slower.met) == (0.75, False)
+    assert "in onnxruntime 1 at <= 0.1 points" in slower.name
+    rows[2]["kept"] = False
+    assert next(each for each in targets(MNIST, rows) if "genetic" in each.name).value is None
+
+
 def test_without_a_row_of_ours_every_target_is_missed():
     found = targets(CIFAR10, [{"kind": "dense"}, a_row("rival", 4.0) | {"surrogate": None}])
     assert len(found) == 6

@@ -13,11 +13,12 @@ from benchmarks.rivals.evaluation import Networks, Points
 from benchmarks.rivals.journal import Journal
 from compress.plan import Choice
 from compress.surgery import is_factorized
-from search import layer_forms, measurement
+from search import layer_forms, measurement, stopwatch
 from search import subject as subject_module
 from search.analysis import analyse
 from search.config import Budget, Objective, SearchConfig
 from search.data.arrays import Arrays
+from search.stopwatch import Stopwatch
 from search.subject import Subject
 from search.table import ChoiceTable, LayerRow
 from search.vbmf import evbmf_rank
@@ -178,11 +179,12 @@ def test_fasterai_keeps_more_of_a_network_at_more_energy(subject):
 
 
 def test_a_call_is_timed_without_what_others_take(monkeypatch):
-    read = iter([1_000_000, 4_000_000])
+    read = iter([0, 30_000_000, 31_000_000, 71_000_000])
     monkeypatch.setattr(clock.CLOCK, "perf_counter_ns", lambda: next(read))
     calls = []
     with cpu_clock():
-        assert measurement._time_cpu(lambda: calls.append(1)) == 3.0
-    assert calls == [1]
-    assert measurement.time is time
+        assert measurement.time is clock.CLOCK
+        assert Stopwatch(lambda: calls.append(1), torch.zeros(1)).turn() == [40.0]
+    assert calls == [1, 1]
+    assert measurement.time is stopwatch.time is time
     assert clock.CLOCK.perf_counter is time.thread_time

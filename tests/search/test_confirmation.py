@@ -72,6 +72,15 @@ def test_of_candidates_that_lost_the_same_the_prediction_says_which_is_the_safer
     assert [c.point for c in finalists(CHOICES, told, 0.01)] == [(1,), (2,), (3,), (4,)]
 
 
+def test_of_many_those_are_tested_that_get_faster_at_equal_ratios():
+    """Each test may fail and end the testing: forty are not tried where four tell enough."""
+    speeds = [1 + 0.1 * i for i in range(1, 71)]  # up to eight times as fast
+    rows = [row(0.01 * i, 2.0 - 0.02 * i, 90 - i, (i,)) for i in range(1, 71)]
+    told = [candidate(i, -0.002, 1 / speed) for i, speed in enumerate(speeds, 1)]
+    order = finalists(table(layer("conv", 2.0, 100, *rows)), told, 0.01)
+    assert [1 / c.costs.time_share for c in order] == pytest.approx([1.1, 2.1, 4.1, 8.0])
+
+
 def test_failed_and_slower_candidates_are_no_finalists():
     candidates = [candidate(1, NAN, NAN), candidate(2, -0.1, 1.2), candidate(3, -0.05, 0.9)]
     assert finalists(CHOICES, candidates, 0.1) == [candidates[2]]

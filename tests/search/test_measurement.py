@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from search import measurement
-from search.measurement import (
-    best_layout,
-    circumstances,
-    median_interval,
-    race,
-    time_layers,
-)
+from search import measurement, stopwatch
+from search.measurement import HEATS, circumstances, median_interval, race, time_layers
 from search.runtimes.eager import Eager
+
+
+class Shared:
+    """What copies of a network have in common."""
+
+    def __deepcopy__(self, _):
+        return self
+
+
+class Notes(Shared, list):
+    pass
 
 
 class Recorder(nn.Module):
@@ -40,12 +45,22 @@ class Recorder(nn.Module):
         return self.conv(x)
 
 
+class Clock(Shared):
+    now = 0  # nanoseconds
+
+    def perf_counter_ns(self):
+        return self.now
+
+    def perf_counter(self):
+        return self.now / 1e9
+
+
 @pytest.fixture
 def fake_clock(monkeypatch):
     """Time goes on only while a network computes, by as much as the test says."""
-    clock = type("Clock", (), {"now": 0, "perf_counter_ns": lambda self: self.now})()
-    clock.perf_counter = lambda: clock.now / 1e9
-    monkeypatch.setattr(measurement, "time", clock)
+    clock = Clock()
+    for module in (measurement, stopwatch):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -54,11 +69,11 @@ class Lasting(nn.Module):
 
     def __init__(self, clock, *milliseconds):
         super().__init__()
-        self.clock, self.milliseconds, self.calls = clock, milliseconds, 0
+        self.clock, self.milliseconds, self.calls = clock, milliseconds, Notes()
 
     def forward(self, x):
-        self.clock.now += int(1e6 * self.milliseconds[self.calls % len(self.milliseconds)])
-        self.calls += 1
+        self.clock.now += int(1e6 * self.milliseconds[len(self.calls) % len(self.milliseconds)])
+        self.calls.append(id(self))
         return x
 
 
@@ -66,7 +81,7 @@ X = torch.zeros(1, 2, 8, 8)
 
 
 def test_networks_run_in_inference_mode_with_the_threads_of_the_objective():
-    before, calls = torch.get_num_threads(), []
+    before, calls = torch.get_num_threads(), Notes()
     wanted = 1 if before != 1 else 2
     race({"dense": Recorder(calls)}, X, runtime=Eager(wanted), seconds=0)
     assert {call["threads"] for call in calls} == {wanted}
@@ -87,7 +102,7 @@ def test_the_thread_count_is_restored_when_a_network_fails():
 
 
 def test_every_round_runs_every_network_in_an_order_drawn_anew(fake_clock):
-    calls = []
+    calls = Notes()
 
     class Named(Lasting):
         def __init__(self, name):
@@ -99,18 +114,76 @@ def test_every_round_runs_every_network_in_an_order_drawn_anew(fake_clock):
             return super().forward(x)
 
     names = ["dense", "a", "b"]
-    found = race({name: Named(name) for name in names}, X, runtime=Eager(), seconds=2.0)
-    turns = calls[2 * len(names) :]  # after a first and a second call of each
-    rounds = [turns[i : i + 3] for i in range(0, len(turns), 3)]
-    assert len(rounds) == found.rounds == 23  # of 90 ms, the last begun within two seconds
+    found = race({name: Named(name) for name in names}, X, runtime=Eager(), seconds=1.8)
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    # A first call of each, then rounds of 90 ms, the last of a heat begun within its 200 ms.
+    assert len(rounds) == HEATS * (1 + 3)
+    assert found.rounds == HEATS * 3
     assert all(sorted(order) == sorted(names) for order in rounds)
     assert len({tuple(order) for order in rounds}) == math.factorial(3)
+    assert len({tuple(order) for order in rounds[::4]}) > 1  # in which instances are made
 
 
-def test_rounds_are_seven_at_least_however_little_time_there_is(fake_clock):
+def test_each_heat_has_instances_of_its_own_and_the_network_stays_as_it_is(fake_clock):
+    network = Lasting(fake_clock, 30)
+    race({"dense": network}, X, runtime=Eager(), seconds=1.8)
+    instances = list(dict.fromkeys(network.calls))
+    assert id(network) not in instances
+    assert len(network.calls) == HEATS * (1 + 7)  # of 30 ms in 200, and one to get ready
+    assert all(len(set(network.calls[i * 8 : i * 8 + 8])) == 1 for i in range(HEATS))
+    assert len(instances) > 1  # an address may serve again after its instance is gone
+
+
+def test_an_instance_that_came_to_lie_badly_does_not_decide(fake_clock):
+    """In one heat of nine the candidate is slower by half, in another faster by half."""
+
+    class Unlucky(nn.Module):
+        def __init__(self, clock):
+            super().__init__()
+            self.clock, self.factor, self.copies = clock, 1.0, Notes()
+
+        def __deepcopy__(self, _):
+            made = Unlucky(self.clock)
+            made.factor = {2: 1.5, 6: 0.5}.get(len(self.copies), 1.0)
+            self.copies.append(made)
+            return made
+
+        def forward(self, x):
+            self.clock.now += int(30e6 * self.factor)
+            return x
+
+    networks = {"dense": Lasting(fake_clock, 30), "candidate": Unlucky(fake_clock)}
+    found = race(networks, X, runtime=Eager(), seconds=1.0).ratios["candidate"]
+    assert (found.low, found.median, found.high) == (1, 1, 1)
+
+
+def test_what_differs_from_heat_to_heat_is_in_the_interval(fake_clock):
+    """However alike the rounds of each are: a copy as fast as the network is not called faster."""
+
+    class Varying(nn.Module):
+        def __init__(self, clock, number=0):
+            super().__init__()
+            self.clock, self.number, self.copies = clock, number, Notes()
+
+        def __deepcopy__(self, _):
+            self.copies.append(Varying(self.clock, len(self.copies)))
+            return self.copies[-1]
+
+        def forward(self, x):
+            self.clock.now += int(1e6 * (96 + self.number))
+            return x
+
+    networks = {"dense": Lasting(fake_clock, 100), "copy": Varying(fake_clock)}
+    found = race(networks, X, runtime=Eager(), seconds=3.0).ratios["copy"]
+    assert found.low == pytest.approx(0.97)
+    assert found.median == pytest.approx(1.0)
+    assert found.high == pytest.approx(1.03)
+
+
+def test_each_heat_has_a_round_at_least_however_little_time_there_is(fake_clock):
     found = race({"dense": Lasting(fake_clock, 500)}, X, runtime=Eager(), seconds=0.001)
-    assert found.rounds == 7
-    assert found.timings["dense"].n == 7
+    assert found.rounds == HEATS
+    assert found.timings["dense"].n == HEATS
 
 
 def test_the_ratio_is_paired_by_round_so_that_drift_cancels(fake_clock):
@@ -138,11 +211,11 @@ def test_timings_are_percentiles_of_single_calls_in_milliseconds(fake_clock):
 
 def test_short_networks_are_called_several_times_a_turn(fake_clock):
     found = race({"dense": Lasting(fake_clock, 0.25)}, X, runtime=Eager(), seconds=0)
-    assert found.timings["dense"].n == 7 * 8  # 2 ms a turn
+    assert found.timings["dense"].n == HEATS * 8  # 2 ms a turn
 
 
-def test_a_known_layout_is_used_and_undone():
-    calls = []
+def test_a_known_layout_is_used_and_the_network_left_as_it_is():
+    calls = Notes()
     network = Recorder(calls)
     found = race(
         {"dense": network}, X, runtime=Eager(), seconds=0, layouts={"dense": "channels_last"}
@@ -153,41 +226,51 @@ def test_a_known_layout_is_used_and_undone():
     assert not network.conv.weight.is_inference()  # else it could never be trained again
 
 
+class Picky(nn.Module):
+    """Takes another time in channels_last, told the number of the call in it."""
+
+    def __init__(self, clock, last_ms):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3)
+        self.clock, self.last_ms, self.calls = clock, last_ms, Notes()
+
+    def forward(self, x):
+        milliseconds = 20
+        if self.conv.weight.is_contiguous(memory_format=torch.channels_last):
+            assert x.is_contiguous(memory_format=torch.channels_last)
+            milliseconds = self.last_ms(len(self.calls))
+            self.calls.append(milliseconds)
+        self.clock.now += int(1e6 * milliseconds)
+        return x
+
+
 @pytest.mark.parametrize(("last_ms", "wanted"), [(10, "channels_last"), (40, "contiguous")])
-def test_the_faster_layout_is_found_by_timing_both(fake_clock, last_ms, wanted):
-    class Picky(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(2, 2, 3)
-
-        def forward(self, x):
-            is_last = self.conv.weight.is_contiguous(memory_format=torch.channels_last)
-            fake_clock.now += int(1e6 * (last_ms if is_last else 20))
-            return x
-
-    assert best_layout(Picky(), X, runtime=Eager()) == wanted
+def test_the_layout_in_which_a_network_is_faster_counts(fake_clock, last_ms, wanted):
+    network = Picky(fake_clock, lambda _: last_ms)
+    networks = {"dense": network, "other": Lasting(fake_clock, 40)}
+    found = race(networks, X, runtime=Eager(), seconds=1.0)
+    assert found.layouts == {"dense": wanted, "other": "contiguous"}
+    assert found.timings["dense"].p50_ms == min(last_ms, 20)
+    assert found.ratios["other"].median == pytest.approx(40 / min(last_ms, 20))
 
 
-def test_a_short_network_is_looked_at_until_a_disturbance_is_over(fake_clock):
-    class Disturbed(nn.Module):
-        """Faster in channels_last, but for its first calls in it."""
+def test_a_layout_that_is_far_slower_is_not_timed_again(fake_clock):
+    slow, near = Picky(fake_clock, lambda _: 40), Picky(fake_clock, lambda _: 22)
+    for network in (slow, near):
+        race({"dense": network}, X, runtime=Eager(), seconds=0)
+    assert [len(network.calls) for network in (slow, near)] == [2, 2 * HEATS]
 
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(2, 2, 3)
-            self.calls = 0
 
-        def forward(self, x):
-            is_last = x.is_contiguous(memory_format=torch.channels_last)
-            self.calls += is_last
-            fake_clock.now += int(1e6 * ((4 if self.calls <= 20 else 1) if is_last else 2))
-            return x
-
-    assert best_layout(Disturbed(), X, runtime=Eager()) == "channels_last"
+def test_a_disturbance_that_passes_does_not_choose_the_layout(fake_clock):
+    network = Picky(fake_clock, lambda call: 25 if call < 8 else 19)
+    assert race({"dense": network}, X, runtime=Eager(), seconds=0).layouts == {
+        "dense": "channels_last"
+    }
 
 
 def test_a_network_without_images_has_one_layout_only():
-    assert best_layout(nn.Linear(3, 3), torch.zeros(2, 3), runtime=Eager()) == "contiguous"
+    found = race({"dense": nn.Linear(3, 3)}, torch.zeros(2, 3), runtime=Eager(), seconds=0)
+    assert found.layouts == {"dense": "contiguous"}
 
 
 def test_layers_are_timed_against_dense_and_hopeless_ones_once(fake_clock):
@@ -198,8 +281,8 @@ def test_layers_are_timed_against_dense_and_hopeless_ones_once(fake_clock):
     }
     times = time_layers(layers, X, runtime=Eager(), layout="contiguous", seconds=1.0)
     assert times == pytest.approx({"dense": 20, "fast": 5, "slow": 60})
-    assert layers["slow"].calls == 3  # two to get ready, one turn
-    assert layers["fast"].calls > 20
+    assert len(layers["slow"].calls) == 2  # one to get ready, one turn
+    assert len(layers["fast"].calls) > 20
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pareto import front, unbeaten
+from search.pareto import front, nearest, unbeaten
 from search.strategy import FAILED, Candidate
 from tests.search.tables import timed
 
@@ -24,6 +24,11 @@ def test_the_front_is_what_nothing_beats_each_once(items):
 def test_of_equal_ones_the_first_stays_and_what_failed_is_left_out():
     items = [("a", 1.0, 2.0), ("b", 1.0, 2.0), ("c", math.nan, 0.0), ("d", 0.0, math.nan)]
     assert front(items, lambda item: item[1:]) == items[:1]
+
+
+def test_the_nearest_of_each_cost_is_taken_once_in_the_order_of_the_costs():
+    items = ["a", "bbb", "ccc", "ddddddd"]
+    assert nearest(items, len, [6.5, 2.4, 3.1, 0]) == ["ddddddd", "bbb", "a"]
 
 
 def test_dense_is_on_the_front_though_it_is_no_candidate():

@@ -81,7 +81,7 @@ def most_evaluations(config, made: ChoiceTable) -> int:
             total = sum(each.dense.parameters for each in made.layers)
             return math.ceil(math.log2(total)) + config.max_group_points
         case GeneticConfig():
-            return config.population * config.generations
+            return EstimationConfig().max_evaluations + config.population * config.generations
         case _:
             return 1
 

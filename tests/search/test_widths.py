@@ -19,10 +19,10 @@ from search.config import (
     Budget,
     ConfigError,
     EstimationConfig,
-    GeneticConfig,
     Objective,
     Recovery,
     SearchConfig,
+    UniformConfig,
     VbmfConfig,
 )
 from search.data.arrays import Arrays
@@ -225,13 +225,13 @@ def test_a_narrowed_layer_is_repaired_to_what_the_whole_one_puts_out():
 @pytest.mark.parametrize(
     "more",
     [
-        {"search": GeneticConfig()},
+        {"search": UniformConfig()},
         {"search": VbmfConfig()},
         {"search": EstimationConfig(by="parameters")},
         {"importance": "output"},
     ],
 )
-def test_widths_need_estimation_and_losses_that_can_be_added(more):
+def test_widths_need_a_search_that_knows_them_and_losses_that_can_be_added(more):
     with pytest.raises(ConfigError, match="widths came with strategy"):
         order(**more)
 

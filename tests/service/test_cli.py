@@ -209,7 +209,7 @@ def test_widths_are_searched_where_that_is_ordered(url, run, order):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--widths", "--strategy", "genetic"], "widths came with strategy genetic"),
+        (["--widths", "--strategy", "uniform"], "widths came with strategy uniform"),
         (["--recover", "finetune", "--metric", "mse"], "recovery finetune came with the metric"),
     ],
 )
