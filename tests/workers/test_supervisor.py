@@ -2,10 +2,12 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select, update
@@ -171,10 +173,15 @@ def test_a_job_that_another_worker_took_is_left_to_it_and_the_process_killed(ses
     assert (job.state, job.lease_token) == (JobState.RUNNING, "another's")
 
 
-def test_a_process_far_beyond_its_deadline_ends_the_job_as_timed_out(sessions, diary):
-    [job_id] = submit(sessions, limits={"max_seconds": 0.5})
-    with supervised(sessions, diary, "hang", grace_seconds=0.5):
+def test_a_process_far_beyond_its_deadline_ends_the_job_as_timed_out(sessions, diary, monkeypatch):
+    leap = 0.0
+    monkeypatch.setattr(
+        "workers.supervisor.time", SimpleNamespace(monotonic=lambda: time.monotonic() + leap)
+    )
+    [job_id] = submit(sessions, limits={"max_seconds": 5000.0})
+    with supervised(sessions, diary, "hang", grace_seconds=500.0):
         process = starts(diary)
+        leap = 5500.0  # as if the process had been at it for so long
         job = ends(sessions, job_id, JobState.FAILED)
     assert job.reason["code"] == "timeout"
     assert job.reason["retryable"]
@@ -233,5 +240,5 @@ def test_while_the_database_does_not_answer_the_process_is_killed_all_the_same(
             eventually(lambda: not is_alive(process), "the job process is killed")
             blocker.execute("ROLLBACK")
         # Back again: the next attempt begins, and the supervisor has not died of it.
-        eventually(lambda: len(diary.entries("start")) == 2, "the next attempt")
+        eventually(lambda: len(diary.entries("start")) >= 2, "the next attempt")
     assert read(sessions, job_id).state is JobState.QUEUED
