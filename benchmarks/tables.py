@@ -175,8 +175,15 @@ def _circumstances(name: str, record: Mapping[str, Any]) -> str:
         f"{where}, {hardware['cores']} cores, {record['threads']} thread; torch "
         f"{versions['torch']}; {rounds}"
         f"{record['seconds']:g} s in all; "
-        f"`{record['command']}` at commit {record['commit']}."
+        f"`{record['command']}` at {_commits(record)}."
     )
+
+
+def _commits(record: Mapping[str, Any]) -> str:
+    """That the rows were measured at, where they say so; else that the record was written at."""
+    found = dict.fromkeys(row["commit"] for row in record["rows"] if "commit" in row)
+    commits = [*found] or [record["commit"]]
+    return f"commit{'s' if len(commits) > 1 else ''} {', '.join(map(str, commits))}"
 
 
 if __name__ == "__main__":

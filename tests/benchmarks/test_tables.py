@@ -101,3 +101,10 @@ def test_the_record_of_decompositions_compares_the_parts_of_a_metric():
         "modes, median over plain": True,
         "for the loss over for the outputs, median": False,
     }
+
+
+def test_rows_of_several_commits_are_told_as_such(tmp_path, monkeypatch):
+    rows = [ROW | {"commit": commit} for commit in ("aaa", "bbb", "aaa")]
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "demo.json").write_text(json.dumps(RECORD | {"rows": [ROW, *rows]}))
+    assert "`make demo` at commits aaa, bbb." in tables.section("demo")
