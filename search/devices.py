@@ -2,11 +2,11 @@
 
 import torch
 
-from search.config import GRAPH_RUNTIMES
+from search.config import ONLY_ON, Runtime
 from search.errors import DeviceError
 
 
-def find_device(name: str, runtime: str = "eager") -> torch.device:
+def find_device(name: str, runtime: Runtime = "eager") -> torch.device:
     """The device by its name in the objective.
 
     auto is cuda where there is one and the runtime can use it.
@@ -15,8 +15,7 @@ def find_device(name: str, runtime: str = "eager") -> torch.device:
         DeviceError: cuda was asked for and there is none.
     """
     if name == "auto":
-        fits = runtime not in GRAPH_RUNTIMES and torch.cuda.is_available()
-        return torch.device("cuda" if fits else "cpu")
+        name = ONLY_ON.get(runtime, "cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device cuda came, this machine has no usable GPU: choose cpu or auto")
     return torch.device(name)

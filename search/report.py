@@ -52,6 +52,7 @@ from search.wording import WORDS
 RUNTIMES = {
     "eager": "torch eager mode",
     "compile": "torch.compile",
+    "cuda_graph": "a CUDA graph",
     "onnxruntime": "onnxruntime",
     "openvino": "OpenVINO",
 }
@@ -300,6 +301,8 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
     if document["result"] is not None and document["result"]["layout"] == "channels_last":
         yield "model = model.to(memory_format=torch.channels_last)  # the faster layout here,"
         yield "x = x.to(memory_format=torch.channels_last)  # for the input as well"
+    if found["runtime"] == "cuda_graph":
+        yield from _recording()
     yield "```"
     yield ""
     yield (
@@ -309,6 +312,17 @@ def _use(document: Mapping[str, Any]) -> Iterator[str]:
         "device, batch size or runtime measure again: `ranksearch verify` does, with and without "
         "the freed memory kept."
     )
+
+
+def _recording() -> Iterator[str]:
+    """How the loaded network is run as one graph of CUDA; x is a batch on the GPU."""
+    yield "model = model.cuda()"
+    yield "graph = torch.cuda.CUDAGraph()"
+    yield "with torch.inference_mode():"
+    yield "    model(x)  # chooses kernels"
+    yield "    with torch.cuda.graph(graph):"
+    yield "        y = model(x)"
+    yield "graph.replay()  # after x.copy_(another batch), and y has its answers"
 
 
 def _graph_code(runtime: str, threads: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from search.config.modes import MOST_MODES, WeightModes
 from search.config.objective import (
     GRAPH_RUNTIMES,
     LATENCY,
+    ONLY_ON,
     WEIGHTS,
     Minimise,
     Objective,
@@ -32,6 +33,7 @@ __all__ = [
     "LATENCY",
     "MOST_MODES",
     "MOST_SHIFT",
+    "ONLY_ON",
     "UNLABELLED",
     "WEIGHTS",
     "Augmentation",

@@ -10,8 +10,11 @@ from annotated_types import Ge, Le
 from search.config.errors import ConfigError
 
 Minimise = Literal["latency", "macs", "parameters", "weighted"]
-Runtime = Literal["eager", "compile", "onnxruntime", "openvino"]
+Runtime = Literal["eager", "compile", "cuda_graph", "onnxruntime", "openvino"]
+Device = Literal["cpu", "cuda"]
 GRAPH_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")  # networks as ONNX graphs
+ONLY_ON: dict[Runtime, Device] = {"cuda_graph": "cuda", "onnxruntime": "cpu", "openvino": "cpu"}
+"""Where the runtimes are measured that know one kind of device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +100,11 @@ class Objective:
                 f"weights came with minimise {self.minimise}, which has none: "
                 "choose minimise weighted, or leave the weights out"
             )
-        if self.device == "cuda" and self.runtime in GRAPH_RUNTIMES:
+        only = ONLY_ON.get(self.runtime, self.device)
+        if self.device not in ("auto", only):
             raise ConfigError(
-                f"runtime {self.runtime} came with device cuda; it is measured on the CPU alone: "
-                "choose device cpu, or runtime eager or compile"
+                f"runtime {self.runtime} came with device {self.device}; it is measured on {only} "
+                f"alone: choose device {only}, or runtime eager or compile"
             )
 
     @property

@@ -2,10 +2,13 @@
 
 from importlib.util import find_spec
 
+import torch
+
 from search.config import Objective
 from search.errors import DeviceError
 from search.runtimes.compiled import Compiled
 from search.runtimes.compiled import missing as missing_compiler
+from search.runtimes.cuda_graph import CudaGraph
 from search.runtimes.eager import Eager
 from search.runtimes.runtime import Runtime
 
@@ -27,6 +30,8 @@ def runtime_of(objective: Objective) -> Runtime:
         return Eager(threads)
     if name == "compile":
         return Compiled(threads)
+    if name == "cuda_graph":
+        return CudaGraph(threads)
     if name == "onnxruntime":
         from search.runtimes.onnx import OnnxRuntime  # noqa: PLC0415, optional
 
@@ -40,6 +45,8 @@ def missing(name: str) -> str | None:
     """What a runtime lacks on this machine, and what to do; None if nothing."""
     if name == "compile":
         return missing_compiler()
+    if name == "cuda_graph" and not torch.cuda.is_available():
+        return "this machine has no usable GPU: choose runtime eager or compile"
     absent = [package for package in NEEDED.get(name, ()) if find_spec(package) is None]
     if absent:
         return f"{', '.join(absent)} not installed: pip install 'ranksearch[{EXTRA[name]}]'"
