@@ -12,6 +12,9 @@ from search.table import ChoiceTable
 
 FEWEST: Final = 3  # candidates of which an order says anything
 
+Pair = tuple[float, float]
+"""What was predicted, and what was measured."""
+
 
 def surrogate(table: Table, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Rank correlations (Spearman 1904) of predicted with measured, over the candidates.
@@ -20,14 +23,26 @@ def surrogate(table: Table, candidates: Sequence[Candidate]) -> dict[str, Any]:
         JSON: `loss` and `latency`, each None for fewer than three candidates or where all are
         alike, and the number of candidates; failed ones say nothing.
     """
+    found = foretold(table, candidates)
+    return {"candidates": len(found["loss"])} | {
+        name: rank_correlation(pairs) for name, pairs in found.items()
+    }
+
+
+def foretold(table: Table, candidates: Sequence[Candidate]) -> dict[str, list[Pair]]:
+    """Predicted with measured `loss` and `latency`, of every candidate that did not fail."""
     known = [c for c in candidates if math.isfinite(c.costs.loss)]
     return {
-        "candidates": len(known),
-        "loss": _spearman([table.loss(c.point) for c in known], [c.costs.loss for c in known]),
-        "latency": _spearman(
-            [_latency_ms(table, c.point) for c in known], [c.costs.time_share for c in known]
-        ),
+        "loss": [(table.loss(c.point), c.costs.loss) for c in known],
+        "latency": [(_latency_share(table, c.point), c.costs.time_share) for c in known],
     }
+
+
+def rank_correlation(pairs: Sequence[Pair]) -> float | None:
+    """Spearman's; None for fewer than three pairs or where all of one side are alike."""
+    if len(pairs) < FEWEST or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
@@ -49,12 +64,6 @@ def limit(table: ChoiceTable, speedup: float) -> dict[str, float | None]:
     }
 
 
-def _latency_ms(table: Table, point: Point) -> float:
+def _latency_share(table: Table, point: Point) -> float:
     chosen, choices = table.of(point)
-    return chosen.latency_ms(choices)
-
-
-def _spearman(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
-    if len(predicted) < FEWEST or len(set(predicted)) == 1 or len(set(measured)) == 1:
-        return None
-    return float(spearmanr(predicted, measured).statistic)
+    return chosen.latency_ms(choices) / chosen.dense_latency_ms

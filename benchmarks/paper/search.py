@@ -12,7 +12,7 @@ from benchmarks.rivals.journal import Journal
 from search.confirmation import confirm
 from search.progress import silent
 from search.subject import Subject
-from search.surrogate import surrogate
+from search.surrogate import foretold, surrogate
 from search.widths import analyse_all
 
 
@@ -48,5 +48,6 @@ def searched(case: Case, entry: Entry, data_root: Path, journal: Path) -> list[R
     of_search = {
         "verdict": confirmation.verdict,
         "surrogate": surrogate(table, ended.candidates),
+        "foretold": foretold(table, ended.candidates),
     }
     return [dense_row(subject), row(subject, who, found) | of_search]

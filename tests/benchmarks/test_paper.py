@@ -79,7 +79,7 @@ def test_a_row_that_broke_its_budget_counts_for_no_target():
         a_row("paper", 20.0),
         a_row("rival", 4.0, method="Torch-Pruning"),
     ]
-    plain, large, beyond, loss, latency, ahead = targets(MNIST, rows)
+    plain, large, beyond, loss, _, latency, _, ahead = targets(MNIST, rows)
     assert (plain.value, plain.met) == (6.0, True)
     assert (large.value, large.met) == (6.0, True)
     assert (beyond.value, beyond.met) == (6.0, False)
@@ -92,6 +92,15 @@ def test_a_row_that_broke_its_budget_counts_for_no_target():
 def test_a_plan_that_was_raced_twice_counts_by_its_median():
     rows = [a_row("ours", speedup) | {"plan": "the same"} for speedup in (7.0, 9.0)]
     assert targets(MNIST, rows)[0].value == 8.0
+
+
+def test_candidates_of_all_untrained_searches_in_one_setting_are_ranked_together():
+    near, far = [[0.1, 1.0], [0.2, 0.9]], [[0.8, 2.0], [0.9, 1.9]]
+    told = [{"foretold": {"loss": pairs, "latency": []}} for pairs in (near, far)]
+    trained = told[0] | {"recovery": {"method": "finetune"}}
+    rows = [a_row("ours", 6.0) | each for each in (*told, trained, told[0] | {"runtime": "eager"})]
+    found = {each.name: each.value for each in targets(MNIST, rows) if "all searches" in each.name}
+    assert list(found.values()) == [0.6, None]
 
 
 def test_genetic_is_held_against_the_estimation_that_was_asked_the_same():
@@ -113,7 +122,7 @@ def test_genetic_is_held_against_the_estimation_that_was_asked_the_same():
 
 def test_without_a_row_of_ours_every_target_is_missed():
     found = targets(CIFAR10, [{"kind": "dense"}, a_row("rival", 4.0) | {"surrogate": None}])
-    assert len(found) == 6
+    assert len(found) == 8
     assert not any(target.met for target in found)
 
 
