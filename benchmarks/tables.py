@@ -168,22 +168,21 @@ def _told(value: Any) -> str:
 
 def _circumstances(name: str, record: Mapping[str, Any]) -> str:
     hardware, versions = record["hardware"], record["versions"]
-    where = hardware.get("gpu") or hardware["processor"]
+    where = _of_rows(record, "processor", hardware.get("gpu") or hardware["processor"])
+    commits = _of_rows(record, "commit", record["commit"])
     repeated = next((n for start, n in REPEATED.items() if name.startswith(start)), ROUNDS)
     rounds = f"n = {record['n']} {repeated}; " if record["n"] > 1 else ""
     return (
-        f"{where}, {hardware['cores']} cores, {record['threads']} thread; torch "
+        f"{' and '.join(where)}, {hardware['cores']} cores, {record['threads']} thread; torch "
         f"{versions['torch']}; {rounds}"
         f"{record['seconds']:g} s in all; "
-        f"`{record['command']}` at {_commits(record)}."
+        f"`{record['command']}` at commit{'s' * (len(commits) > 1)} {', '.join(commits)}."
     )
 
 
-def _commits(record: Mapping[str, Any]) -> str:
-    """That the rows were measured at, where they say so; else that the record was written at."""
-    found = dict.fromkeys(row["commit"] for row in record["rows"] if "commit" in row)
-    commits = [*found] or [record["commit"]]
-    return f"commit{'s' if len(commits) > 1 else ''} {', '.join(map(str, commits))}"
+def _of_rows(record: Mapping[str, Any], name: str, whole: str) -> list[str]:
+    """What the rows say for themselves, each once; else what holds for the whole record."""
+    return [*dict.fromkeys(str(row[name]) for row in record["rows"] if name in row)] or [str(whole)]
 
 
 if __name__ == "__main__":

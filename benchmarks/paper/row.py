@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from benchmarks.paper.entry import SETTINGS
-from benchmarks.record import commit
+from benchmarks.record import commit, hardware
 from search.config import Objective
 from search.evaluation import allowed_on, loss_on
 from search.measurement import race
@@ -72,7 +72,8 @@ def row(subject: Subject, who: Mapping[str, Any], found: Delivered) -> Row:
         "evaluations": found.evaluations,
         "seconds": round(found.seconds, 1),
         "plan": found.plan,
-        "commit": commit(),  # rows of a journal may be of several
+        "commit": commit(),  # rows of a journal may be of several, and of several machines
+        "processor": hardware()["processor"],
     }
 
 

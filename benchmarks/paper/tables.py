@@ -18,6 +18,7 @@ HEADINGS = (
     "evaluations",
     "Spearman: loss, time",
     "seconds",
+    "measured on",
 )
 
 
@@ -31,7 +32,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     size = (f"{row['parameters']:,}", f"{row['macs']:,}")
     if row["kind"] == "dense":
         none, same = ("",) * 3, ("1.00x",) * len(SETTINGS)
-        return (row["method"], *none, accuracy, "", *same, *size, *none)
+        return (row["method"], *none, accuracy, "", *same, *size, *none, "")
     recovery, name = row["recovery"], row["method"]
     lost = f"{row['drop']:.2f} ({row['drop_at_most']:.2f})"
     return (
@@ -46,6 +47,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row["evaluations"]),
         _correlation(row.get("surrogate")),
         f"{row['seconds']:.0f}",
+        f"{row['processor']} at {row['commit'][:7]}" if "processor" in row else "",
     )
 
 

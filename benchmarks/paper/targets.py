@@ -25,7 +25,7 @@ WANTED = {
 }
 CORRELATION = 0.9  # Spearman's, over the candidates of a row
 AHEAD = 1.2  # of every rival at the same recovery
-ASKED = ("budget", "runtime", "batch", "recovery")
+ASKED = ("budget", "runtime", "batch", "recovery", "processor")
 
 
 def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
@@ -62,7 +62,10 @@ def targets(case: Case, rows: Sequence[Row]) -> list[Target]:
     found += _genetic(rows)
     rivals = [row for row in rows if row["kind"] == "rival"]
     for row in rivals:
-        alike = [r for r in rows if r["kind"] == "ours" and r["recovery"] == row["recovery"]]
+        ours_too = (each for each in rows if each["kind"] == "ours")
+        alike = [
+            r for r in ours_too if all(r[key] == row[key] for key in ("recovery", "processor"))
+        ]
         ours = _fastest(alike, "ours", row["budget"], "onnxruntime 1")
         theirs = _fastest(rivals, "rival", row["budget"], "onnxruntime 1")
         found.append(

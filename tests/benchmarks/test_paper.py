@@ -36,6 +36,8 @@ def a_row(kind, speedup, *, drop=0.3, budget=0.35, kept=True, method="estimation
         "drop_at_most": drop + 0.1,
         "kept": kept,
         "speedups": {f"{runtime} {batch}": told for runtime, batch in SETTINGS},
+        "commit": "0123456789ab",
+        "processor": "a processor",
         "parameters": 1000,
         "macs": 2000,
         "evaluations": 5,
@@ -115,6 +117,11 @@ def test_genetic_is_held_against_the_estimation_that_was_asked_the_same():
     (faster, slower) = [each for each in targets(MNIST, rows) if "genetic" in each.name]
     assert (faster.value, faster.met) == (1.1, True)
     assert (slower.value, slower.met) == (0.75, False)
+    assert not [
+        t
+        for t in targets(MNIST, [rows[1] | {"processor": "another"}, rows[2]])
+        if "genetic" in t.name
+    ]
     assert "in onnxruntime 1 at <= 0.1 points" in slower.name
     rows[2]["kept"] = False
     assert next(each for each in targets(MNIST, rows) if "genetic" in each.name).value is None
@@ -136,7 +143,7 @@ def test_the_table_tells_what_lost_too_much(tmp_path, monkeypatch):
     assert "| dense |  |  |  | 99.50 % |  | 1.00x | 1.00x | 1.00x | 1.00x | 10 | 20 |" in section
     assert "| **estimation** | 0.35 | onnxruntime, batch 1 |  | 99.00 % | 0.30 (0.40) |" in section
     assert "6.00x (5.40 to 6.60)" in section
-    assert "| 5 | 0.90, - | 12 |" in section
+    assert "| 5 | 0.90, - | 12 | a processor at 0123456 |" in section
     assert "| finetune, 30 s | 99.00 % | 0.50 (0.60): too much |" in section
 
 

@@ -103,8 +103,10 @@ def test_the_record_of_decompositions_compares_the_parts_of_a_metric():
     }
 
 
-def test_rows_of_several_commits_are_told_as_such(tmp_path, monkeypatch):
-    rows = [ROW | {"commit": commit} for commit in ("aaa", "bbb", "aaa")]
+def test_rows_of_several_commits_and_machines_are_told_as_such(tmp_path, monkeypatch):
+    rows = [ROW | {"commit": commit, "processor": "P" + commit} for commit in ("aaa", "bbb", "aaa")]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     (tmp_path / "demo.json").write_text(json.dumps(RECORD | {"rows": [ROW, *rows]}))
-    assert "`make demo` at commits aaa, bbb." in tables.section("demo")
+    section = tables.section("demo")
+    assert "Paaa and Pbbb, 2 cores, 1 thread" in section
+    assert "`make demo` at commits aaa, bbb." in section
