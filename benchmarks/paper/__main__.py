@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.case import CIFAR10, MNIST, RESNET, VGG, Case
-from benchmarks.paper.entry import entries
+from benchmarks.paper.entry import PRUNED, entries, key_of, pruning_budgets
 from benchmarks.paper.row import Row
 from benchmarks.paper.search import searched
 from benchmarks.paper.targets import targets
@@ -80,10 +80,12 @@ def _rows(case: Case, journal: Path) -> Iterator[Row]:
         return
     from benchmarks.paper.pruning import pruned  # noqa: PLC0415 (the package may not be there)
 
-    kept = journal / "Torch-Pruning.json"
-    if not kept.exists():
-        _keep(kept, list(pruned(case, data_root)))
-    yield from _told(kept)
+    for recovery in PRUNED:
+        if pruning_budgets(case, recovery):
+            kept = journal / f"Torch-Pruning{key_of(recovery)}.json"
+            if not kept.exists():
+                _keep(kept, list(pruned(case, recovery, data_root)))
+            yield from _told(kept)
 
 
 def _keep(file: Path, rows: list[Row]) -> None:

@@ -9,9 +9,10 @@ import torch_pruning
 from torch import nn
 
 from benchmarks.case import Case
-from benchmarks.paper.entry import BEST, TRAINED, config_of, pruning_budgets
+from benchmarks.paper.entry import BEST, config_of, pruning_budgets
 from benchmarks.paper.row import Delivered, Row, asked, row
 from benchmarks.rivals import pruning
+from search.config import Recovery
 from search.evaluation import allowed_on, loss_on
 from search.metrics import likelihood
 from search.recovery.recovery import recover_
@@ -21,19 +22,21 @@ from search.subject import Subject
 Trained = Callable[[Point], tuple[nn.Module, float]]
 
 
-def pruned(case: Case, data_root: Path) -> Iterator[Row]:
+def pruned(case: Case, recovery: Recovery, data_root: Path) -> Iterator[Row]:
     """A row for each budget: the largest share of all layers' outputs that may go.
 
     A network that was trained for one budget is not trained again for the next.
 
     Args:
         case: the network.
+        recovery: how each pruned network is trained.
         data_root: the folder of the larger sets.
 
     Raises:
         DataError: the data are not there.
     """
-    configs = [config_of(max_loss, BEST, TRAINED) for max_loss in pruning_budgets(case)]
+    budgets = pruning_budgets(case, recovery)
+    configs = [config_of(max_loss, BEST, recovery) for max_loss in budgets]
     subject = Subject.prepare(case.load(), case.arrays(data_root), configs[0], {})
     trained = _trained(subject)
     for config in configs:

@@ -1,6 +1,7 @@
 """The table of the records `paper-NAME`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.paper.entry import SETTINGS
 from benchmarks.paper.row import Row
@@ -39,7 +40,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"**{name}**" if row["kind"] == "ours" else name,
         f"{row['budget']:g}",
         f"{row['runtime']}, batch {row['batch']}",
-        f"{recovery['method']}, {recovery['max_seconds']:g} s" if recovery else "",
+        _trained(recovery) if recovery else "",
         accuracy,
         lost if row["kept"] else f"{lost}: too much",
         *(_speedup(row["speedups"][f"{runtime} {batch}"]) for runtime, batch in SETTINGS),
@@ -49,6 +50,11 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row['seconds']:.0f}",
         f"{row['processor']} at {row['commit'][:7]}" if "processor" in row else "",
     )
+
+
+def _trained(recovery: Mapping[str, Any]) -> str:
+    varied = ", pictures varied" if any(recovery["augment"].values()) else ""
+    return f"{recovery['method']}, {recovery['max_seconds']:g} s{varied}"
 
 
 def _speedup(found: dict[str, float]) -> str:
