@@ -12,7 +12,7 @@ from compress.plan import Plan
 from search.config import Budget, Objective, Weights
 from search.confirmation import confirm
 from search.evaluation import loss_on
-from search.finalists import BEYOND, WITHIN, finalists
+from search.finalists import BEYOND, MOST, finalists
 from search.strategy import Candidate
 from tests.search.subjects import WrittenSubject, config
 from tests.search.tables import layer, row, table, timed
@@ -52,7 +52,7 @@ costs = st.builds(
 def test_finalists_get_faster_and_less_safe_one_after_the_other(many, places):
     candidates = [Candidate((place,), each) for place, each in zip(places, many, strict=False)]
     order = finalists(CHOICES, candidates, 0.05)
-    assert len(order) <= WITHIN + BEYOND
+    assert len(order) <= MOST + BEYOND
     times = [c.costs.time_share for c in order]
     assert times == sorted(times, reverse=True)
     assert all(time < 1 for time in times)
@@ -72,13 +72,28 @@ def test_of_candidates_that_lost_the_same_the_prediction_says_which_is_the_safer
     assert [c.point for c in finalists(CHOICES, told, 0.01)] == [(1,), (2,), (3,), (4,)]
 
 
-def test_of_many_those_are_tested_that_get_faster_at_equal_ratios():
-    """Each test may fail and end the testing: forty are not tried where four tell enough."""
-    speeds = [1 + 0.1 * i for i in range(1, 71)]  # up to eight times as fast
-    rows = [row(0.01 * i, 2.0 - 0.02 * i, 90 - i, (i,)) for i in range(1, 71)]
+@pytest.mark.parametrize(
+    ("last", "tested"),
+    [
+        (10, [1.1, 1.3, 1.6, 2.0]),
+        (22, [1.1, 1.4, 1.7, 2.1, 2.6, 3.2]),
+        (70, [1.1, 1.5, 1.9, 2.6, 3.4, 4.5, 6.0, 8.0]),
+    ],
+)
+def test_of_many_those_are_tested_that_get_faster_at_equal_ratios(last, tested):
+    """Each test may fail and end the testing: none that is hardly faster than another is tried."""
+    speeds = [1 + 0.1 * i for i in range(1, last + 1)]
+    rows = [row(0.01 * i, 2.0 - 0.02 * i, 90 - i, (i,)) for i in range(1, last + 1)]
     told = [candidate(i, -0.002, 1 / speed) for i, speed in enumerate(speeds, 1)]
     order = finalists(table(layer("conv", 2.0, 100, *rows)), told, 0.01)
-    assert [1 / c.costs.time_share for c in order] == pytest.approx([1.1, 2.1, 4.1, 8.0])
+    assert [1 / c.costs.time_share for c in order] == pytest.approx(tested)
+
+
+def test_where_costs_lie_far_apart_none_is_left_out():
+    told = [
+        candidate(i, -0.002, share) for i, share in enumerate((0.48, 0.34, 0.16, 0.12, 0.09), 1)
+    ]
+    assert finalists(CHOICES, told, 0.01) == told
 
 
 def test_failed_and_slower_candidates_are_no_finalists():
