@@ -11,25 +11,16 @@ from torch import Tensor, nn
 
 from search.errors import DeviceError
 from search.runtimes.eager import Eager
-from search.runtimes.runtime import NO_OTHERS, Call, Instances, Layout
+from search.runtimes.runtime import Call, Instances
 
 WARM_UPS = 3  # calls before the recording, in which libraries choose kernels and allocate
 
 
 @dataclass(frozen=True, slots=True)
-class CudaGraph:
+class CudaGraph(Eager):
     """A `Runtime`: eager's kernels in eager's layouts, on a GPU, for the one input that came."""
 
-    threads: int = 1
     name = "cuda_graph"
-    versions = NO_OTHERS
-
-    @property
-    def torch_threads(self) -> int:
-        return self.threads
-
-    def layouts(self, network: nn.Module, example: Tensor) -> tuple[Layout, ...]:
-        return Eager(self.threads).layouts(network, example)
 
     def prepare(self, network: nn.Module, example: Tensor) -> Instances:
         """See `Runtime.prepare`; an instance is recorded when it is made.
@@ -37,7 +28,7 @@ class CudaGraph:
         Raises:
             DeviceError: by an instance: the network waits for its own results, which no graph can.
         """
-        instances = Eager(self.threads).prepare(network, example)
+        instances = Eager.prepare(self, network, example)  # slots leave super() without its class
         return lambda layout: recorded(instances(layout))
 
 
